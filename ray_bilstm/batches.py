@@ -1,0 +1,195 @@
+"""From a shard of encoded sentences to epochs of padded batches.
+
+The plan of an epoch is global: every rank works out the same list of steps from the lengths of all rows, the seed and
+the epoch, then takes from each step the rows it owns. So the set of sentences in a step does not depend on the number
+of workers, every rank has the same number of steps, and no sentence is dropped or repeated.
+
+Rows are sorted by length once and dealt round: the row at place p belongs to rank p mod world size. An epoch shuffles
+runs of `RUN` neighbours within a window of places, cuts the result into batches and shuffles those. A batch therefore
+holds sentences of about one length, about equally many from each rank. Batches are padded to one of a few fixed
+lengths, chosen to waste the fewest positions.
+
+Shapes: B sentences, L positions, N rows of a corpus. Padding: id 0 everywhere, length 0 for rows without a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_bilstm.vocab import Encoded
+
+RUN = 8
+"""Neighbours in length that stay together, so that each rank keeps its part of a batch."""
+SHUFFLE_SHARE = 0.05
+"""Share of the corpus over which a run may move in the order by length, at least two batches: more mixes better, and
+pads more."""
+
+
+class Batch(NamedTuple):
+    """Sentences of one rank in one step."""
+
+    chars_BL: Tensor
+    bigrams_BL: Tensor
+    tags_BL: Tensor
+    lengths_B: Tensor
+    rows: np.ndarray
+    """place of each sentence in the corpus; empty for a batch of padding"""
+    sentences: int
+    """sentences of the step on all ranks together"""
+
+
+class Step(NamedTuple):
+    """The global plan of one optimiser step."""
+
+    rows: np.ndarray
+    length: int
+
+
+class Shard:
+    """The rows of one rank, held as flat arrays on its device."""
+
+    def __init__(self, encoded: Encoded, rows: np.ndarray, *, device: torch.device | str = "cpu") -> None:
+        """`rows[i]`, rising, is the place in the corpus of sentence i of `encoded`."""
+        self.rows = rows
+        self.device = torch.device(device)
+        flat = (encoded.chars, encoded.bigrams, encoded.tags)
+        # One padding id at the end, so that an empty shard can be indexed too.
+        self.chars, self.bigrams, self.tags = (torch.from_numpy(np.append(ids, 0)).to(self.device) for ids in flat)
+        lengths = encoded.lengths.astype(np.int64)
+        self.lengths = torch.from_numpy(np.append(lengths, 0)).to(self.device)
+        self.starts = torch.from_numpy(np.append(np.cumsum(lengths) - lengths, 0)).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: np.ndarray, length: int, *, sentences: int) -> Batch:
+        """The sentences `rows` (places in the corpus, of this shard) padded to `length`; a padding row if none."""
+        index = np.searchsorted(self.rows, rows) if len(rows) else np.array([-1])
+        index_B = torch.from_numpy(index).to(self.device)
+        positions_L = torch.arange(length, device=self.device)
+        lengths_B = self.lengths[index_B]
+        flat_BL = (self.starts[index_B][:, None] + positions_L).clamp_(max=len(self.chars) - 1)
+        mask_BL = positions_L < lengths_B[:, None]
+        chars_BL, bigrams_BL, tags_BL = (
+            torch.where(mask_BL, ids[flat_BL].long(), 0) for ids in (self.chars, self.bigrams, self.tags)
+        )
+        return Batch(chars_BL, bigrams_BL, tags_BL, lengths_B, rows, sentences)
+
+
+def deal(lengths_N: np.ndarray, world_size: int) -> np.ndarray:
+    """The rank that owns each row: rows sorted by length, dealt round. int64, (N,)."""
+    owners_N = np.empty(len(lengths_N), np.int64)
+    owners_N[np.argsort(lengths_N, kind="stable")] = np.arange(len(lengths_N)) % world_size
+    return owners_N
+
+
+def padded_lengths(lengths_N: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` lengths, rising, that waste the fewest positions when each row is padded to the next of them.
+
+    Dynamic program over the distinct lengths: cost[k][j] is the least number of positions that the rows up to the j-th
+    distinct length fill with k padded lengths of which that one is the last. Distinct lengths beyond 512 are thinned.
+    """
+    sizes, counts = np.unique(lengths_N, return_counts=True)
+    if len(sizes) > 512:
+        groups = np.array_split(np.arange(len(sizes)), 512)
+        counts = np.array([counts[group].sum() for group in groups])
+        sizes = np.array([sizes[group[-1]] for group in groups])
+    if len(sizes) <= count:
+        return sizes
+    before = np.concatenate(([0], np.cumsum(counts)))
+    # filled[i, j]: positions of the rows with distinct lengths i..j when all are padded to the j-th
+    filled = np.where(np.tri(len(sizes), dtype=bool).T, (before[1:] - before[:-1, None]) * sizes, np.inf)
+    cost, choices = filled[0], []
+    for _ in range(count - 1):
+        options = np.concatenate(([np.inf], cost[:-1]))[:, None] + filled
+        choices.append(options.argmin(0))
+        cost = options.min(0)
+    chosen, last = [len(sizes) - 1], len(sizes) - 1
+    for choice in reversed(choices):
+        last = choice[last] - 1
+        chosen.append(last)
+    best: np.ndarray = sizes[np.array(chosen[::-1])]
+    return best
+
+
+def plan_epoch(lengths_N: np.ndarray, *, batch_size: int, seed: int, epoch: int, shapes: np.ndarray) -> list[Step]:
+    """The steps of an epoch: every row once, `batch_size` of them a step (the last one of the plan fewer).
+
+    `shapes` are the allowed lengths, rising, from `padded_lengths`.
+    """
+    random = np.random.default_rng((seed, epoch))
+    by_length = np.argsort(lengths_N, kind="stable")
+    runs = np.array_split(by_length, np.arange(RUN, len(by_length), RUN))
+    window = max(SHUFFLE_SHARE * len(runs), 2 * batch_size / RUN)
+    places = np.arange(len(runs)) + random.uniform(0, window, len(runs))
+    order = np.concatenate([runs[i] for i in np.argsort(places)])
+    batches = np.array_split(order, np.arange(batch_size, len(order), batch_size))
+    return [_step(batches[i], lengths_N, shapes) for i in random.permutation(len(batches))]
+
+
+def _step(rows: np.ndarray, lengths_N: np.ndarray, shapes: np.ndarray) -> Step:
+    longest = lengths_N[rows].max()
+    return Step(rows, int(shapes[np.searchsorted(shapes, longest)]))
+
+
+class TrainingSet:
+    """The training sentences of one rank, as epochs of batches.
+
+    A shard that fits in memory is one window; a larger corpus passes in several windows of rows, one after another,
+    each planned like a corpus of its own.
+    """
+
+    def __init__(
+        self,
+        windows: Callable[[], Iterable[Shard]],
+        lengths_N: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        window: int | None = None,
+        shapes: int = 32,
+    ) -> None:
+        """`windows()` gives, each time, the shards of this rank for rows 0 to `window` - 1, `window` to ... (all rows
+        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to."""
+        self.windows = windows
+        self.lengths_N = lengths_N
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.starts = range(0, len(lengths_N), window or len(lengths_N))
+        self.shapes = padded_lengths(lengths_N, shapes)
+
+    def __len__(self) -> int:
+        """Steps of an epoch, the same on every rank."""
+        return sum(-(-len(self._lengths(start)) // self.batch_size) for start in self.starts)
+
+    def _lengths(self, start: int) -> np.ndarray:
+        lengths: np.ndarray = self.lengths_N[start : start + self.starts.step]
+        return lengths
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The part of this rank of each step; a step that leaves it nothing gives one padding row."""
+        for start, shard in zip(self.starts, self.windows(), strict=True):
+            lengths = self._lengths(start)
+            owners = deal(lengths, self.world_size)
+            plan = plan_epoch(lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch, shapes=self.shapes)
+            for rows, length in plan:
+                mine = rows[owners[rows] == self.rank]
+                yield shard.batch(start + mine, length, sentences=len(rows))
+
+
+def iter_eval_batches(shard: Shard, *, batch_size: int) -> Iterator[Batch]:
+    """Every sentence of the shard once, sorted by length, exactly padded."""
+    lengths_N = shard.lengths[:-1].cpu().numpy()
+    order = np.argsort(lengths_N, kind="stable")
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield shard.batch(shard.rows[chosen], max(1, int(lengths_N[chosen[-1]])), sentences=len(chosen))

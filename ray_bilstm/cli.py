@@ -1,0 +1,278 @@
+"""python -m ray_bilstm COMMAND, and the jobs: parse, call one function, print.
+
+Flags come from the fields of `config.py`; hyphens and underscores in them are the same thing. Exit codes: 0 done,
+1 failed with a message on standard error, 2 not understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray_bilstm import __version__
+from ray_bilstm.check import check, format_check
+from ray_bilstm.config import Config, ConfigError, iter_flags
+from ray_bilstm.corpus import Corpus, CorpusError, convert_file, read_corpus, read_sentences
+from ray_bilstm.sample import sample_corpus
+from ray_bilstm.tags import SCHEMES, convert
+
+WARNINGS_SHOWN = 10
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line of `python -m ray_bilstm`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ray_bilstm", description="BiLSTM-CRF sequence taggers, trained through Ray."
+    )
+    parser.add_argument("--version", action="version", version=f"ray_bilstm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (add_arguments, function) in COMMANDS.items():
+        text = function.__doc__ or ""
+        command = commands.add_parser(name, help=text.partition("\n")[0].rstrip("."), description=text)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        add_arguments(command)
+    return _run(parser, arguments, lambda options: COMMANDS[options.command][1](options))
+
+
+def train_job(arguments: Sequence[str] | None = None, *, description: str, **defaults: Any) -> int:
+    """The command line of a training job, whose `defaults` replace those of the settings."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_train_arguments(parser, **defaults)
+    return _run(parser, arguments, lambda options: _train(options, **defaults))
+
+
+def evaluate_job(arguments: Sequence[str] | None = None, *, description: str) -> int:
+    """The command line of `jobs/evaluate.py`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_evaluate_arguments(parser)
+    return _run(parser, arguments, _evaluate)
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    function: Callable[[argparse.Namespace], int],
+) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args([_hyphenated(argument) for argument in given])
+    try:
+        return function(options)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has had enough
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if options.debug or not _is_expected(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _hyphenated(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the message says all that a user needs. Looked up late: these modules import torch and ray."""
+    if isinstance(error, (CorpusError, ConfigError, OSError)):
+        return True
+    expected = {"AcceleratorError", "CheckpointError", "ClusterError", "RunError", "TrainingError", "VocabError"}
+    return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in expected
+
+
+# train ----------------------------------------------------------------------------------------------------------------
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    groups = {name: parser.add_argument_group(name) for name in Config().to_dict()}
+    for flag in iter_flags():
+        default = defaults.get(flag.name, flag.default)
+        name = f"--{flag.name.replace('_', '-')}"
+        shown = flag.help if default in (None, False) else f"{flag.help} (default: {default})"
+        help_text = shown.replace("%", "%%")
+        if flag.type is bool:
+            groups[flag.section].add_argument(
+                name, dest=flag.name, action="store_true", default=argparse.SUPPRESS, help=help_text
+            )
+        else:
+            groups[flag.section].add_argument(
+                name,
+                dest=flag.name,
+                type=flag.type,
+                choices=flag.choices,
+                default=argparse.SUPPRESS,
+                metavar=None if flag.choices else flag.type.__name__.upper(),
+                help=help_text,
+            )
+
+
+def _train(options: argparse.Namespace, **defaults: Any) -> int:
+    """Train, select on dev, score on test.
+
+    Writes a run directory with the model, the history, a report and result.json.
+    """
+    names = {flag.name for flag in iter_flags()}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    config = Config().with_fields(**{**defaults, **given})
+    from ray_bilstm.run_directory import RESULT, is_finished
+    from ray_bilstm.train import train
+
+    if config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser()):
+        print(f"{config.run.output_dir} holds a finished run: nothing to resume, nothing changed")
+    result, path = train(config, on_start=_print_start, on_epoch=_print_epoch)
+    print()
+    for line in result_table([result]):
+        print(line)
+    if result["corpus"]["embedded_sample"]:
+        print("These figures are of the embedded sample corpus and say nothing about ResumeNER or your data.")
+    print(f"best model {path / 'best'}, report {path / 'report.html'}")
+    print(path / RESULT)
+    return 0
+
+
+def _print_start(corpus: Corpus) -> None:
+    if corpus.embedded_sample:
+        print("No --data-dir: training on the embedded sample corpus, made-up résumés. Its figures are of the sample.")
+    sizes = ", ".join(f"{len(sentences):,} {split}" for split, sentences in corpus.splits.items())
+    print(f"corpus {corpus.path}: {sizes} sentences, scheme {corpus.scheme}")
+    for warning in corpus.warnings[:WARNINGS_SHOWN]:
+        print(f"warning: {warning}")
+    if len(corpus.warnings) > WARNINGS_SHOWN:
+        print(f"warning: and {len(corpus.warnings) - WARNINGS_SHOWN:,} more: python -m ray_bilstm check DIR shows all")
+    print("starting Ray and the workers ...", flush=True)
+
+
+def _print_epoch(record: dict[str, Any]) -> None:
+    dev = record["dev"]
+    print(
+        f"epoch {record['epoch']:3d}  loss {record['train_loss']:8.4f}  dev entity F1 {dev['entity']['f1']:.4f}"
+        f"  token F1 {dev['token']['f1']:.4f}  lr {record['learning_rate']:.2e}"
+        f"  {record['sentences_per_second']:,.0f} sentences/s{'  best' if record['best'] else ''}",
+        flush=True,
+    )
+
+
+def result_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Rows in the form of the published table that this project is measured against."""
+    yield "| NAME | Entity F1 | Token F1 | FPS | AMP | Torch |"
+    yield "|---|---|---|---|---|---|"
+    for result in results:
+        yield (
+            f"| {result['name']} | {result['test']['entity']['f1']:.4f} | {result['test']['token']['f1']:.4f}"
+            f" | {result['sentences_per_second']:,.0f} | {result['amp_opt_level']} | {result['versions']['torch']} |"
+        )
+
+
+# the other commands ---------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="model directory, such as runs/NAME/best")
+    parser.add_argument("data", type=Path, nargs="?", help="a labelled file, or a corpus folder (default: the sample)")
+    parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of a folder (default: test)")
+    parser.add_argument("--json", action="store_true", help="print JSON, the confusion matrix included")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    """Score a model on labelled sentences: entity, token and per-type figures."""
+    from ray_bilstm.predict import Tagger
+
+    if options.data is not None and options.data.is_file():
+        sentences, scheme, _ = read_sentences(options.data)
+        where = str(options.data)
+    else:
+        corpus = read_corpus(options.data) if options.data else sample_corpus()
+        sentences, scheme, where = corpus.splits[options.split], corpus.scheme, f"{corpus.path}, {options.split}"
+    tagger = Tagger.load(options.model)
+    sentences = [s._replace(tags=tuple(convert(s.tags, scheme, tagger.vocab.scheme))) for s in sentences]
+    scores = tagger.score(sentences)
+    if options.json:
+        print(json.dumps(scores, ensure_ascii=False))
+        return 0
+    print(f"{options.model} on {where}: {len(sentences):,} sentences")
+    print(f"{'':12}{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}")
+    for name, row in {"entity": scores["entity"], "token": scores["token"], **scores["per_type"]}.items():
+        figures = "".join(f"{row[kind]:10.4f}" for kind in ("precision", "recall", "f1"))
+        print(f"{name:12}{figures}{row.get('support', ''):>10}")
+    return 0
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, help="model directory, such as runs/NAME/best")
+    parser.add_argument("text", nargs="*", help="texts; without any, each line of standard input is one")
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Tag texts: one JSON object a line, with the text and its entities."""
+    from ray_bilstm.predict import Tagger
+
+    tagger = Tagger.load(options.model)
+    texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
+    for text, entities in zip(texts, tagger.predict(texts), strict=True):
+        print(json.dumps({"text": text, "entities": [e._asdict() for e in entities]}, ensure_ascii=False))
+    return 0
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data_dir", type=Path, help="corpus folder")
+    parser.add_argument("--scheme", choices=("auto", *SCHEMES), default="auto", help="tag scheme (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Look a corpus over before training: counts, lengths, duplicates, unseen characters and tags, illegal tags."""
+    report = check(read_corpus(options.data_dir, scheme=options.scheme))
+    print(json.dumps(report, ensure_ascii=False) if options.json else format_check(report))
+    return 0
+
+
+def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="labelled file: .bmes .bio .conll .txt .tsv .jsonl .parquet ...")
+    parser.add_argument("target", type=Path, help="file to write; its suffix says the format")
+    parser.add_argument("--scheme", choices=tuple(SCHEMES), help="tag scheme to write (default: the source's)")
+    parser.add_argument("--source-scheme", choices=("auto", *SCHEMES), default="auto", help="scheme of the source")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    """Convert a labelled file to another format or tag scheme."""
+    written, warnings = convert_file(
+        options.source, options.target, scheme=options.scheme, source_scheme=options.source_scheme
+    )
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{options.target}: {written:,} sentences")
+    return 0
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="run directory")
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Write the report.html of a finished run again."""
+    from ray_bilstm.checkpoint import write_file
+    from ray_bilstm.report import render_report
+    from ray_bilstm.run_directory import REPORT, read_config, read_history, read_result
+
+    page = render_report(read_result(options.run), read_history(options.run), read_config(options.run))
+    write_file(options.run / REPORT, page)
+    print(options.run / REPORT)
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "train": (_add_train_arguments, _train),
+    "evaluate": (_add_evaluate_arguments, _evaluate),
+    "predict": (_add_predict_arguments, _predict),
+    "check": (_add_check_arguments, _check),
+    "convert": (_add_convert_arguments, _convert),
+    "report": (_add_report_arguments, _report),
+}

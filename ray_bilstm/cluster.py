@@ -1,0 +1,75 @@
+"""What each worker may claim of a cluster: plain arithmetic on the resources of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ray_bilstm.accelerator import Accelerator
+
+SMALLEST_CPU_SHARE = 1 / 16
+"""Of a core, for a worker without an accelerator."""
+
+Resources = Mapping[str, float]
+
+
+class ClusterError(RuntimeError):
+    """More workers than the cluster can hold."""
+
+
+class Claim(NamedTuple):
+    """What one worker claims, and how many threads it computes with."""
+
+    resources: dict[str, float]
+    threads: int
+
+
+def count_accelerators(accelerator: Accelerator, nodes: Sequence[Resources]) -> int:
+    """Whole devices of the cluster; CPU cores for cpu."""
+    return sum(int(node.get(accelerator.resource, 0)) for node in nodes)
+
+
+def plan_claim(accelerator: Accelerator, num_workers: int, nodes: Sequence[Resources]) -> Claim:
+    """The claim of each of `num_workers` workers. Raises ClusterError, with the arithmetic, where they do not fit.
+
+    A worker with an accelerator claims one device and at most one core. Without, it claims the largest share of the
+    cores that lets all workers fit on the nodes, in whole cores or in 1/2, 1/3, ... of one. Of several cores it leaves
+    one to Ray and the system: OpenMP threads that wait for one another collapse when a core of theirs is taken.
+    """
+    cores = [node.get("CPU", 0.0) for node in nodes]
+    if accelerator.name == "cpu":
+        shares = [float(n) for n in range(int(max(cores, default=0)), 0, -1)]
+        shares += [1 / n for n in range(2, round(1 / SMALLEST_CPU_SHARE) + 1)]
+        share = next((share for share in shares if _fit(cores, share) >= num_workers), None)
+        if share is None:
+            raise ClusterError(
+                _refusal(num_workers, f"{SMALLEST_CPU_SHARE:g} CPU", cores, "CPU", _fit(cores, SMALLEST_CPU_SHARE))
+            )
+        return Claim({"CPU": _floor(share)}, max(1, int(share) - 1))
+    devices = [int(node.get(accelerator.resource, 0)) for node in nodes]
+    if sum(devices) < num_workers:
+        raise ClusterError(
+            _refusal(num_workers, f"1 {accelerator.resource}", devices, accelerator.resource, sum(devices))
+        )
+    per_device = min((core / n for core, n in zip(cores, devices, strict=True) if n), default=1.0)
+    return Claim({accelerator.resource: 1, "CPU": _floor(min(1.0, per_device))}, max(1, int(per_device) - 1))
+
+
+def _fit(cores: Sequence[float], share: float) -> int:
+    return sum(int(core / share + 1e-9) for core in cores)
+
+
+def _floor(share: float) -> float:
+    """Ray counts in 1/10,000."""
+    return int(share * 10_000) / 10_000
+
+
+def _refusal(num_workers: int, each: str, amounts: Sequence[float], resource: str, fit: int) -> str:
+    asked = f"--num-workers {num_workers} x {each} does not fit"
+    if not fit:
+        return f"{asked}: the cluster has no {resource}. Choose another --device, or start the nodes with it"
+    nodes = " + ".join(f"{amount:g}" for amount in amounts)
+    return (
+        f"{asked}: the cluster has {nodes} {resource} on {len(amounts)} node{'s' * (len(amounts) != 1)},"
+        f" which holds {fit} workers. Lower --num-workers to {fit} or add nodes"
+    )

@@ -1,0 +1,240 @@
+"""Settings of a run: four frozen sections, one source of flags, help texts and `config.json`.
+
+A field's docstring is its help text. Field names are unique across sections, so that each is one flag
+(`training.batch_size` is `--batch-size`); `Config.from_dict(config.to_dict())` gives the same settings back.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, TypeVar
+
+Section = TypeVar("Section")
+
+
+class ConfigError(ValueError):
+    """A setting out of its range, or one that does not exist."""
+
+
+def _require(section: object, name: str, ok: bool, expected: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} is {getattr(section, name)!r}: expected {expected}")
+
+
+def _require_choices(section: object) -> None:
+    for name, hint in typing.get_type_hints(type(section)).items():
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            _require(section, name, getattr(section, name) in choices, f"one of {', '.join(choices)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What to train on."""
+
+    data_dir: str | None = None
+    """folder with train.char.bmes, dev.char.bmes and test.char.bmes (or other formats); default: the embedded sample"""
+    scheme: Literal["auto", "BMES", "BIOES", "BIO", "IOB1"] = "auto"
+    """tag scheme of the corpus"""
+    bigram_min_count: int = 2
+    """character bigrams seen at least this often in train get a vector; 0: no bigrams"""
+    shard_memory: int = 2048
+    """MiB of encoded training data that a worker may hold; a larger shard is streamed in every epoch"""
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require(self, "bigram_min_count", self.bigram_min_count >= 0, "0 or more")
+        _require(self, "shard_memory", self.shard_memory >= 1, "at least 1 MiB")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the tagger; `config.json` of a model directory keeps it."""
+
+    head: Literal["crf", "softmax"] = "crf"
+    """linear-chain CRF, or a softmax a character; both decode legal tag sequences only"""
+    embedding_size: int = 128
+    """size of a character vector"""
+    bigram_size: int = 64
+    """size of a bigram vector"""
+    hidden_size: int = 128
+    """size of the LSTM state, per direction"""
+    num_layers: int = 1
+    """BiLSTM layers"""
+    dropout: float = 0.5
+    """dropout before, between and after the BiLSTM layers"""
+    token_dropout: float = 0.1
+    """share of characters and of bigrams that training replaces by the unknown one"""
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        for name in ("embedding_size", "bigram_size", "hidden_size", "num_layers"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        for name in ("dropout", "token_dropout"):
+            _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and less than 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The optimisation problem; the number of workers does not change it."""
+
+    seed: int = 1234
+    """one seed for everything"""
+    batch_size: int = 64
+    """global sentences per optimiser step, dealt to the workers"""
+    train_epochs: int = 30
+    """passes over train"""
+    learning_rate: float = 3e-3
+    """peak learning rate of AdamW"""
+    weight_decay: float = 0.01
+    """decoupled weight decay of AdamW"""
+    warmup: float = 0.1
+    """share of all steps over which the learning rate rises; then it falls to 0 along a cosine"""
+    clip_norm: float = 5.0
+    """largest gradient norm; longer gradients are scaled down"""
+    patience: int = 0
+    """stop after this many epochs without a better dev entity F1; 0: never"""
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require(self, "seed", 0 <= self.seed < 2**32, "0 to 2**32 - 1")
+        for name in ("batch_size", "train_epochs"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        for name in ("learning_rate", "clip_norm"):
+            _require(self, name, getattr(self, name) > 0, "more than 0")
+        for name in ("weight_decay", "patience"):
+            _require(self, name, getattr(self, name) >= 0, "0 or more")
+        _require(self, "warmup", 0 <= self.warmup < 1, "0 or more and less than 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how it runs."""
+
+    device: Literal["auto", "npu", "cuda", "cpu"] = "auto"
+    """what each worker claims; auto: the first of npu, cuda, cpu that the cluster has"""
+    num_workers: int = 1
+    """Ray Train workers"""
+    distributed: bool = False
+    """one worker per accelerator of the cluster (overrides --num-workers)"""
+    local_rank: int | None = None
+    """one worker, on this accelerator of this machine"""
+    amp_opt_level: Literal["auto", "O0", "O1", "O2"] = "auto"
+    """O0: float32; O1: autocast; O2: half weights with float32 masters; auto: O2 on npu and cuda, O0 on cpu"""
+    amp_dtype: Literal["auto", "float16", "bfloat16"] = "auto"
+    """half precision of O1 and O2; auto: what the device does well"""
+    output_dir: str | None = None
+    """run directory; default: runs/NAME-TIMESTAMP"""
+    overwrite: bool = False
+    """replace a finished run in --output-dir"""
+    resume: bool = False
+    """go on with the run in --output-dir"""
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require(self, "num_workers", self.num_workers >= 1, "1 or more")
+        _require(self, "local_rank", self.local_rank is None or self.local_rank >= 0, "0 or more")
+        if self.overwrite and self.resume:
+            raise ConfigError("overwrite and resume exclude each other: choose one")
+        if self.distributed and self.local_rank is not None:
+            raise ConfigError("distributed (all accelerators) and local_rank (one of them) exclude each other")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    run: RunConfig = RunConfig()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, dict[str, Any]]) -> Config:
+        """Raises ConfigError for a section or field that does not exist, or a value out of range."""
+        sections: dict[str, type[Any]] = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - set(sections))
+        if unknown:
+            raise ConfigError(f"unknown section {unknown[0]!r}: expected one of {', '.join(sections)}")
+        built: dict[str, Any] = {name: section_from_dict(sections[name], values) for name, values in settings.items()}
+        return cls(**built)
+
+    def with_fields(self, **values: Any) -> Config:
+        """A copy with fields replaced by name, whatever their section."""
+        settings = self.to_dict()
+        owner = {flag.name: flag.section for flag in iter_flags()}
+        for name, value in values.items():
+            if name not in owner:
+                raise ConfigError(f"unknown setting {name!r}: expected one of {', '.join(owner)}")
+            settings[owner[name]][name] = value
+        return Config.from_dict(settings)
+
+
+def section_from_dict(section: type[Section], values: dict[str, Any]) -> Section:
+    """One section from JSON values; raises ConfigError for unknown fields and wrong types."""
+    hints = typing.get_type_hints(section)
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"unknown setting {name!r}: expected one of {', '.join(hints)}")
+        wanted = _plain_types(hints[name])
+        fits = isinstance(value, wanted) or (float in wanted and type(value) is int)
+        if not fits or (isinstance(value, bool) and bool not in wanted):
+            names = " or ".join(kind.__name__ for kind in wanted)
+            raise ConfigError(f"{name} is {value!r}: expected {names}")
+    return section(**values)
+
+
+class Flag(NamedTuple):
+    """One setting as the command line shows it."""
+
+    section: str
+    name: str
+    type: type
+    default: Any
+    choices: tuple[str, ...] | None
+    help: str
+
+
+def iter_flags() -> Iterator[Flag]:
+    """Every setting, section by section, with its docstring as help."""
+    for section in dataclasses.fields(Config):
+        kind: type[Any] = type(section.default)
+        hints = typing.get_type_hints(kind)
+        docs = _field_docstrings(kind)
+        for field in dataclasses.fields(kind):
+            hint = hints[field.name]
+            choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+            yield Flag(section.name, field.name, _plain_types(hint)[0], field.default, choices, docs[field.name])
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """The run-time types a hint allows: `int | None` -> (int, NoneType), `Literal["a"]` -> (str,)."""
+    if typing.get_origin(hint) is Literal:
+        return (str,)
+    if isinstance(hint, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _field_docstrings(section: type) -> dict[str, str]:
+    """The string that stands under each field of a dataclass."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            docs[ast.unparse(field.target)] = str(text.value.value)
+    return docs

@@ -1,0 +1,225 @@
+"""Linear-chain conditional random field on tensors: log-partition, gold score, Viterbi, marginals.
+
+The loss of a tagger with T tags is log Z - score(gold path). Differentiating log Z through a loop over time records
+hundreds of small operations and rounds at each; but its gradient has a closed form, the marginal probabilities, which
+forward-backward gives directly (Rabiner 1989; Sutton and McCallum 2012, section 4). So `log_partition` is one autograd
+function: both recursions run in the same loop, as probabilities rescaled at every step, and every other operation is
+one batched product. Where scores are too far apart for float32 probabilities, a slower log-space loop takes over.
+
+Shapes: B sentences, L positions (longest of the batch), T tags. `transitions_TT[i, j]` scores tag j right after tag i.
+`lengths_B` may hold 0: such a row is padding and counts for nothing. This file knows no strings and no corpus.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ILLEGAL = -1e9
+"""Score of a forbidden transition where it has to be finite."""
+
+UNLIKELY = -6.0
+"""Where training starts the score of a forbidden move: what no gold path does need not be learnt from zero."""
+
+SCALED_RANGE = 20.0
+"""Largest spread of transition scores at which rescaled float32 probabilities are exact: a path that avoids the best
+tag of a position gains at most twice this, so what underflows (below e^-87) weighs less than e^-27 of the sum."""
+
+
+def length_mask(lengths_B: Tensor, size: int) -> Tensor:
+    """True where a position belongs to the sentence: bool, (B, L)."""
+    return torch.arange(size, device=lengths_B.device) < lengths_B[:, None]
+
+
+def reversal(lengths_B: Tensor, size: int) -> Tensor:
+    """Index that turns every sentence around within its own length and leaves padding in place: int64, (B, L)."""
+    positions = torch.arange(size, device=lengths_B.device)
+    return torch.where(positions < lengths_B[:, None], lengths_B[:, None] - 1 - positions, positions)
+
+
+def path_score(
+    emissions_BLT: Tensor, tags_BL: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> Tensor:
+    """Unnormalised score of one path a sentence: (B,). Padding in `tags_BL` may hold any valid tag."""
+    mask_BL = length_mask(lengths_B, tags_BL.shape[1])
+    emitted_BL = emissions_BLT.gather(2, tags_BL[:, :, None])[:, :, 0]
+    moved_BL = transitions_TT[tags_BL[:, :-1], tags_BL[:, 1:]]
+    last_B = tags_BL.gather(1, (lengths_B - 1).clamp(min=0)[:, None])[:, 0]
+    score_B = (emitted_BL * mask_BL).sum(1) + (moved_BL * mask_BL[:, 1:]).sum(1)
+    return score_B + (start_T[tags_BL[:, 0]] + end_T[last_B]) * mask_BL[:, 0]
+
+
+def log_partition(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> Tensor:
+    """Log of the summed exp(score) over all paths: (B,), differentiable once, 0 where the length is 0."""
+    scores = (transitions_TT, start_T, end_T)
+    spread = torch.stack([score.detach().max() - score.detach().min() for score in scores]).max()
+    if spread <= SCALED_RANGE:
+        log_z_B = _ScaledLogPartition.apply(emissions_BLT, lengths_B, *scores)  # type: ignore[no-untyped-call]
+    else:
+        log_z_B = _log_space_partition(emissions_BLT, lengths_B, *scores)
+    return torch.where(lengths_B > 0, log_z_B, 0.0)
+
+
+def marginals(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> Tensor:
+    """Probability of each tag at each position given the sentence: (B, L, T), zero in the padding."""
+    with torch.enable_grad():
+        emissions_BLT = emissions_BLT.detach().requires_grad_()
+        log_z_B = log_partition(emissions_BLT, lengths_B, transitions_TT.detach(), start_T.detach(), end_T.detach())
+        return torch.autograd.grad(log_z_B.sum(), emissions_BLT)[0]
+
+
+class _ScaledLogPartition(torch.autograd.Function):
+    """Forward-backward on probabilities, each step rescaled to sum 1.
+
+    The backward recursion on a reversed sentence has the form of the forward one with the transitions transposed and
+    start and end exchanged. So both run stacked (leading dimension 2) in one loop of L small products, without masks:
+    what either computes in the padding is finite and is never read.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+    ) -> Tensor:
+        B, L, T = emissions_BLT.shape
+        peaks_BL = emissions_BLT.amax(2)
+        potentials_BLT = (emissions_BLT - peaks_BL[:, :, None]).exp_()
+        backwards_BL = reversal(lengths_B, L)
+        index_BLT = backwards_BL[:, :, None].expand(B, L, T)
+        both_L2BT = torch.stack((potentials_BLT, potentials_BLT.gather(1, index_BLT))).permute(2, 0, 1, 3).contiguous()
+        factors_TT = (transitions_TT - transitions_TT.max()).exp()
+        step_2TT = torch.stack((factors_TT, factors_TT.T))
+        ends_2T = torch.stack((start_T - start_T.max(), end_T - end_T.max())).exp()
+
+        states_L2BT = torch.empty_like(both_L2BT)
+        sums_L2B1 = both_L2BT.new_empty(L, 2, B, 1)
+        state_2BT = ends_2T[:, None, :] * both_L2BT[0]
+        for i in range(L):
+            if i:
+                state_2BT = torch.bmm(states_L2BT[i - 1], step_2TT).mul_(both_L2BT[i])
+            torch.sum(state_2BT, 2, keepdim=True, out=sums_L2B1[i])
+            torch.div(state_2BT, sums_L2B1[i], out=states_L2BT[i])
+
+        mask_BL = length_mask(lengths_B, L)
+        last_B = (lengths_B - 1).clamp(min=0)
+        alpha_LBT = states_L2BT[:, 0]
+        ending_BT = alpha_LBT.transpose(0, 1).gather(1, last_B[:, None, None].expand(B, 1, T))[:, 0] * ends_2T[1]
+        log_z_B = ((sums_L2B1[:, 0, :, 0].T.log() + peaks_BL) * mask_BL).sum(1) + ending_BT.sum(1).log()
+        log_z_B = log_z_B + start_T.max() + end_T.max() + transitions_TT.max() * last_B
+        ctx.save_for_backward(states_L2BT, factors_TT, ends_2T, index_BLT, mask_BL, last_B)
+        return log_z_B
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_B,) = grads
+        states_L2BT, factors_TT, ends_2T, index_BLT, mask_BL, last_B = ctx.saved_tensors
+        L, _, _, T = states_L2BT.shape
+        alpha_BLT = states_L2BT[:, 0].transpose(0, 1)
+        # The reversed recursion gives potential x beta; turned around again it stands at its own position.
+        gamma_BLT = states_L2BT[:, 1].transpose(0, 1).gather(1, index_BLT)
+        beta_BLT = torch.cat((gamma_BLT[:, 1:] @ factors_TT.T, gamma_BLT[:, :1]), 1)
+        is_last_BL = torch.arange(L, device=last_B.device) == last_B[:, None]
+        beta_BLT = torch.where(is_last_BL[:, :, None], ends_2T[1], beta_BLT)
+        joint_BLT = alpha_BLT * beta_BLT
+        weight_BL1 = (grad_B[:, None] * mask_BL)[:, :, None] / joint_BLT.sum(2, keepdim=True)
+        grad_emissions_BLT = joint_BLT * torch.where(mask_BL[:, :, None], weight_BL1, 0.0)
+
+        inner_BL1 = torch.where(mask_BL[:, 1:, None], weight_BL1[:, :-1], 0.0)
+        pairs_TT = (alpha_BLT[:, :-1] * inner_BL1).reshape(-1, T).T @ gamma_BLT[:, 1:].reshape(-1, T)
+        grad_end_T = (grad_emissions_BLT * is_last_BL[:, :, None]).sum((0, 1))
+        return grad_emissions_BLT, None, pairs_TT * factors_TT, grad_emissions_BLT[:, 0].sum(0), grad_end_T
+
+
+def _log_space_partition(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> Tensor:
+    """The textbook recursion in float64 (float32 on devices without it), for scores that probabilities cannot hold."""
+    wide = torch.float64 if emissions_BLT.device.type in ("cpu", "cuda") else torch.float32
+    transitions_TT, start_T, end_T = transitions_TT.to(wide), start_T.to(wide), end_T.to(wide)
+    emissions_LBT = emissions_BLT.to(wide).transpose(0, 1)
+    alpha_BT = start_T + emissions_LBT[0]
+    for i in range(1, emissions_LBT.shape[0]):
+        moved_BT = torch.logsumexp(alpha_BT[:, :, None] + transitions_TT, 1) + emissions_LBT[i]
+        alpha_BT = torch.where((i < lengths_B)[:, None], moved_BT, alpha_BT)
+    return torch.logsumexp(alpha_BT + end_T, 1).to(emissions_BLT.dtype)
+
+
+def viterbi(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Best path (B, L), 0 in the padding, and its score (B,).
+
+    The batch is the innermost dimension, so that the maximum over previous tags runs over whole vectors; which tag
+    gave it is worked out afterwards, along the one path that matters.
+    """
+    B, L, T = emissions_BLT.shape
+    emissions_LTB = emissions_BLT.permute(1, 2, 0).contiguous()
+    scores_LTB = torch.empty_like(emissions_LTB)
+    torch.add(emissions_LTB[0], start_T[:, None], out=scores_LTB[0])
+    moves_TTB = emissions_BLT.new_empty(T, T, B)
+    for i in range(1, L):
+        torch.add(scores_LTB[i - 1][:, None, :], transitions_TT[:, :, None], out=moves_TTB)
+        torch.add(moves_TTB.amax(0), emissions_LTB[i], out=scores_LTB[i])
+
+    best_LB, last_LB = (scores_LTB + end_T[:, None]).max(1)
+    is_inner_LB = torch.arange(L, device=lengths_B.device)[:, None] < lengths_B - 1
+    path_LB = last_LB.clone()
+    for i in range(L - 2, -1, -1):
+        previous_B = (scores_LTB[i] + transitions_TT[:, path_LB[i + 1]]).argmax(0)
+        path_LB[i] = torch.where(is_inner_LB[i], previous_B, last_LB[i])
+    best_B = best_LB.gather(0, (lengths_B - 1).clamp(min=0)[None])[0]
+    return torch.where(length_mask(lengths_B, L), path_LB.T, 0), torch.where(lengths_B > 0, best_B, 0.0)
+
+
+class CRF(nn.Module):
+    """Transition, start and end scores, with the moves that the tag scheme allows.
+
+    The legality masks act in decoding only: a corpus may hold an illegal gold path (an entity cut by a blank line), and
+    its loss has to stay finite. Training merely starts illegal moves as unlikely. `learned=False` fixes all scores at
+    zero: the loss is then a softmax a token.
+    Everything is computed in float32, under autocast too.
+    """
+
+    def __init__(
+        self, allowed_TT: Tensor, *, allowed_start_T: Tensor, allowed_end_T: Tensor, learned: bool = True
+    ) -> None:
+        super().__init__()
+        masks = (allowed_TT, allowed_start_T, allowed_end_T)
+        initial = [torch.zeros(mask.shape).masked_fill(~mask, UNLIKELY if learned else 0.0) for mask in masks]
+        self.transitions_TT, self.start_T, self.end_T = (nn.Parameter(i, requires_grad=learned) for i in initial)
+        self.allowed_TT: Tensor
+        self.allowed_start_T: Tensor
+        self.allowed_end_T: Tensor
+        self.register_buffer("allowed_TT", allowed_TT, persistent=False)
+        self.register_buffer("allowed_start_T", allowed_start_T, persistent=False)
+        self.register_buffer("allowed_end_T", allowed_end_T, persistent=False)
+
+    def forward(self, emissions_BLT: Tensor, tags_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """Negative log-likelihood of the gold path of each sentence: (B,), 0 for padding rows, never negative."""
+        scores = (self.transitions_TT, self.start_T, self.end_T)
+        with torch.autocast(emissions_BLT.device.type, enabled=False):
+            emissions_BLT = emissions_BLT.float()
+            log_z_B = log_partition(emissions_BLT, lengths_B, *scores)
+            return log_z_B - path_score(emissions_BLT, tags_BL, lengths_B, *scores)
+
+    def legal_scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Transition, start and end scores with every illegal move at `ILLEGAL`."""
+        return (
+            torch.where(self.allowed_TT, self.transitions_TT, ILLEGAL),
+            torch.where(self.allowed_start_T, self.start_T, ILLEGAL),
+            torch.where(self.allowed_end_T, self.end_T, ILLEGAL),
+        )
+
+    @torch.no_grad()
+    def decode(self, emissions_BLT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Best legal path of each sentence: int64, (B, L), 0 in the padding."""
+        return viterbi(emissions_BLT.float(), lengths_B, *self.legal_scores())[0]
+
+    def marginals(self, emissions_BLT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Probability of each tag at each position among the legal paths: (B, L, T)."""
+        return marginals(emissions_BLT.float(), lengths_B, *self.legal_scores())

@@ -1,0 +1,91 @@
+"""Embeddings -> BiLSTM -> emissions -> CRF.
+
+Padding never changes a result, and nothing is packed: each layer is two LSTMs of one direction, the backward one fed
+with every sentence turned around within its own length, so that both read sentences before padding. Packing costs 3-4
+times the time on a CPU and is not supported on an NPU.
+
+Shapes: B sentences, L positions, E embedding, H hidden size, T tags.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ray_bilstm import tags as schemes
+from ray_bilstm.batches import Batch
+from ray_bilstm.config import ModelConfig
+from ray_bilstm.crf import CRF, reversal
+from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab
+
+
+class BiLSTM(nn.Module):
+    """Stacked bidirectional LSTM over right-padded sentences, with dropout between layers."""
+
+    def __init__(self, input_size: int, hidden_size: int, *, num_layers: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [input_size] + [2 * hidden_size] * (num_layers - 1)
+        self.forwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, inputs_BLE: Tensor, lengths_B: Tensor) -> Tensor:
+        """(B, L, E) -> (B, L, 2H); positions past a sentence's length hold no meaning."""
+        index_BL1 = reversal(lengths_B, inputs_BLE.shape[1])[:, :, None]
+        states = inputs_BLE
+        for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            if layer:
+                states = self.dropout(states)
+            turned = states.gather(1, index_BL1.expand_as(states))
+            ahead_BLH, back_BLH = ahead(states)[0], back(turned)[0]
+            states = torch.cat((ahead_BLH, back_BLH.gather(1, index_BL1.expand_as(back_BLH))), 2)
+        return states
+
+
+class BiLstmCrf(nn.Module):
+    """A tagger: `forward` gives losses, `decode` tags."""
+
+    def __init__(self, config: ModelConfig, vocab: Vocab) -> None:
+        super().__init__()
+        self.config = config
+        self.char_embedding = nn.Embedding(vocab.num_chars, config.embedding_size, padding_idx=PADDING)
+        input_size = config.embedding_size
+        self.bigram_embedding = None
+        if vocab.num_bigrams:
+            self.bigram_embedding = nn.Embedding(vocab.num_bigrams, config.bigram_size, padding_idx=PADDING)
+            input_size += config.bigram_size
+        self.dropout = nn.Dropout(config.dropout)
+        self.bilstm = BiLSTM(input_size, config.hidden_size, num_layers=config.num_layers, dropout=config.dropout)
+        self.emission = nn.Linear(2 * config.hidden_size, len(vocab.tags))
+        self.crf = CRF(
+            torch.tensor([[schemes.may_follow(i, j, vocab.scheme) for j in vocab.tags] for i in vocab.tags]),
+            allowed_start_T=torch.tensor([schemes.may_start(tag, vocab.scheme) for tag in vocab.tags]),
+            allowed_end_T=torch.tensor([schemes.may_stop(tag, vocab.scheme) for tag in vocab.tags]),
+            learned=config.head == "crf",
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood of each sentence, in nats: float32, (B,), 0 for padding rows."""
+        losses_B: Tensor = self.crf(self.emissions(batch), batch.tags_BL, batch.lengths_B)
+        return losses_B
+
+    def emissions(self, batch: Batch) -> Tensor:
+        """Score of each tag at each position: (B, L, T), in the precision of the forward pass."""
+        embedded = self.char_embedding(self._drop_tokens(batch.chars_BL))
+        if self.bigram_embedding is not None:
+            embedded = torch.cat((embedded, self.bigram_embedding(self._drop_tokens(batch.bigrams_BL))), 2)
+        states_BLH = self.bilstm(self.dropout(embedded), batch.lengths_B)
+        emissions_BLT: Tensor = self.emission(self.dropout(states_BLH))
+        return emissions_BLT
+
+    @torch.no_grad()
+    def decode(self, batch: Batch) -> Tensor:
+        """Best legal tag sequence of each sentence: int64, (B, L), 0 in the padding."""
+        return self.crf.decode(self.emissions(batch), batch.lengths_B)
+
+    def _drop_tokens(self, ids_BL: Tensor) -> Tensor:
+        """In training, some ids become the unknown one, so that it gets a vector and names are not learnt by heart."""
+        if not self.training or not self.config.token_dropout:
+            return ids_BL
+        drop_BL = torch.rand(ids_BL.shape, device=ids_BL.device) < self.config.token_dropout
+        return torch.where(drop_BL & (ids_BL != PADDING), UNKNOWN, ids_BL)

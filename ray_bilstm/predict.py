@@ -1,0 +1,81 @@
+"""Use a trained model: text in, entities out; or a labelled file in, scores out.
+
+from ray_bilstm import Tagger
+Tagger.load("runs/x/best").predict("高勇：男，中国国籍，无境外居留权，")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+
+from ray_bilstm import tags as schemes
+from ray_bilstm.batches import Shard, iter_eval_batches
+from ray_bilstm.checkpoint import read_model
+from ray_bilstm.corpus import Sentence
+from ray_bilstm.loop import EVAL_BATCH_SIZE, evaluate
+from ray_bilstm.metrics import Scorer
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.precision import Precision
+from ray_bilstm.vocab import Vocab
+
+
+class Entity(NamedTuple):
+    """`text[start:end]` of the input is an entity of `type`; offsets count Unicode code points."""
+
+    text: str
+    type: str
+    start: int
+    end: int
+
+
+class Tagger:
+    """A model with its vocabulary."""
+
+    def __init__(self, model: BiLstmCrf, vocab: Vocab, *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.vocab = vocab
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: torch.device | str = "cpu") -> Tagger:
+        """From a model directory such as `runs/x/best`. Raises CheckpointError for a damaged one."""
+        return cls(*read_model(directory), device=device)
+
+    @overload
+    def predict(self, text: str) -> list[Entity]: ...  # type: ignore[overload-overlap]  # a str is a sequence too
+    @overload
+    def predict(self, text: Sequence[str]) -> list[list[Entity]]: ...
+    def predict(self, text: str | Sequence[str]) -> list[Entity] | list[list[Entity]]:
+        """The entities of a text, or of each of several, in order of appearance. A character is a token."""
+        if isinstance(text, str):
+            return self.predict([text])[0]
+        found = []
+        for characters, tags in zip(text, self.tag(text), strict=True):
+            spans = schemes.to_spans(tags, self.vocab.scheme)
+            found.append([Entity(characters[start:end], type, start, end) for start, end, type in spans])
+        return found
+
+    def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+        """The tag of each token of each sentence; a string is a sequence of characters."""
+        shard = Shard(self.vocab.encode(sentences), np.arange(len(sentences)), device=self.device)
+        tagged: list[list[str]] = [[] for _ in sentences]
+        for batch in iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE):
+            decoded = self.model.decode(batch).cpu().tolist()
+            for row, length, ids in zip(batch.rows.tolist(), batch.lengths_B.tolist(), decoded, strict=True):
+                tagged[row] = [self.vocab.tags[i] for i in ids[:length]]
+        return tagged
+
+    def score(self, sentences: Iterable[Sentence]) -> dict[str, Any]:
+        """Entity, token and per-type scores on labelled sentences in the model's tag scheme (see `metrics.py`)."""
+        sentences = list(sentences)
+        vocab = self.vocab.with_tags_of(sentences)
+        encoded = vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences])
+        shard = Shard(encoded, np.arange(len(sentences)), device=self.device)
+        scorer = Scorer(vocab.tags, vocab.scheme)
+        precision = Precision("O0", dtype=torch.float32, device=self.device)
+        return scorer.scores(evaluate(self.model, shard, scorer, precision=precision))

@@ -1,0 +1,155 @@
+"""A run directory: where it is, whether it may be written, its history and its result.
+
+config.json    every setting in force
+history.jsonl  one line an epoch
+best/ last/    model directories (`checkpoint.py`)
+report.html    the run on one page
+result.json    the figures; written last: its presence means the run ended well
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ray_bilstm.checkpoint import STATE, write_file
+from ray_bilstm.config import Config
+
+CONFIG, HISTORY, RESULT, REPORT, BEST, LAST = (
+    "config.json",
+    "history.jsonl",
+    "result.json",
+    "report.html",
+    "best",
+    "last",
+)
+REPLACED = ".replaced"
+"""Where --overwrite keeps the earlier run until the new one has ended well."""
+
+
+class RunError(RuntimeError):
+    """A run directory that must not be written, or cannot be resumed."""
+
+
+def choose_path(output_dir: str | None, name: str) -> Path:
+    """`output_dir`, else runs/NAME-TIMESTAMP: here, or in the home directory where this is the temporary copy of a
+    working directory that Ray made for a submitted job and will delete."""
+    if output_dir is not None:
+        return Path(output_dir).expanduser().absolute()
+    here = Path.cwd()
+    root = Path.home() if "working_dir_files" in here.parts else here
+    return root / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def open_run(path: Path, config: Config) -> None:
+    """Make `path` ready for a run with `config`. Raises RunError where it holds another one."""
+    holds = [name for name in (RESULT, HISTORY, LAST, BEST) if (path / name).exists()]
+    if holds and config.run.resume:
+        _check_same(path, config)
+    elif holds and config.run.overwrite:
+        _set_aside(path)
+    elif holds:
+        state = "a finished run" if RESULT in holds else "an unfinished run"
+        raise RunError(
+            f"{path}: holds {state} ({', '.join(holds)}), expected an empty or new directory:"
+            " choose another --output-dir, or pass --overwrite or --resume"
+        )
+    try:
+        write_file(path / CONFIG, config.to_json())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _check_same(path: Path, config: Config) -> None:
+    """A run is resumed as the optimisation problem that it was."""
+    try:
+        before = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        pairs = [
+            (name, before[section][name], value)
+            for section in ("model", "training")
+            for name, value in config.to_dict()[section].items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path / CONFIG}: not the settings of a run: {error!r}") from error
+    changed = [f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new]
+    if changed:
+        raise RunError(f"{path}: cannot resume with other settings: {'; '.join(changed)}")
+
+
+def _set_aside(path: Path) -> None:
+    aside = path / REPLACED
+    if aside.exists():  # an earlier replacement failed: what it set aside is the run that ended well
+        for name in (RESULT, HISTORY, CONFIG, REPORT):
+            (path / name).unlink(missing_ok=True)
+        for name in (BEST, LAST):
+            shutil.rmtree(path / name, ignore_errors=True)
+        return
+    aside.mkdir()
+    for name in (RESULT, HISTORY, CONFIG, REPORT, BEST, LAST):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path / name, aside / name)
+
+
+def is_finished(path: Path) -> bool:
+    return (path / RESULT).is_file()
+
+
+def can_resume(path: Path) -> bool:
+    return (path / LAST / STATE).is_file()
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Raises RunError where there is no readable result."""
+    return _read_json(path / RESULT)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Raises RunError where there are no readable settings."""
+    return _read_json(path / CONFIG)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: expected the JSON of a run: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: got {type(value).__name__}, expected an object")
+    return value
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the history; a line that was being written is left out."""
+    file = path / HISTORY
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    write_file(path / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
+
+
+def follow_history(path: Path, *, stop: Callable[[], bool], start: int = 0) -> Iterator[dict[str, Any]]:
+    """Records from the `start`-th on as they are written, until `stop()` is true and all are given."""
+    while True:
+        ending = stop()
+        history = read_history(path)
+        yield from history[start:]
+        start = max(start, len(history))
+        if ending:
+            return
+        time.sleep(0.1)
+
+
+def close_run(path: Path, result: dict[str, Any]) -> None:
+    """Write the result; what --overwrite set aside goes."""
+    write_file(path / RESULT, json.dumps(result, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    shutil.rmtree(path / REPLACED, ignore_errors=True)

@@ -1,0 +1,233 @@
+"""Config -> Ray Train's TorchTrainer -> result.
+
+The driver does what needs doing once: it reads the corpus, encodes it through Ray Data, works out what each worker may
+claim, starts the trainer, passes on the history as it grows, and writes the result last. The workers: `worker.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+import ray_bilstm
+from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, report, run_directory, worker
+from ray_bilstm.accelerator import Accelerator
+from ray_bilstm.config import Config, iter_flags
+from ray_bilstm.corpus import Corpus, read_corpus
+from ray_bilstm.loop import TrainingError
+from ray_bilstm.sample import sample_corpus
+from ray_bilstm.vocab import Vocab
+from ray_bilstm.worker import Job, Outcome
+
+Record = dict[str, Any]
+
+
+def train(
+    config: Config,
+    *,
+    on_start: Callable[[Corpus], None] | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> tuple[Record, Path]:
+    """Train, select on dev, score on test. Returns the content of result.json and the run directory.
+
+    `on_start` gets the corpus before training, `on_epoch` each line of the history, both in the calling process.
+    Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError or TrainingError, with a sentence each.
+    """
+    started = time.time()
+    data = config.data
+    corpus = sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
+    if on_start:
+        on_start(corpus)
+    read = time.time()
+    connect(config)
+    chosen, claim, config = fit_to_cluster(config)
+    path = run_directory.choose_path(config.run.output_dir, f"{config.run.num_workers}p-{chosen.name}")
+    if config.run.resume and run_directory.is_finished(path):
+        return run_directory.read_result(path), path
+    run_directory.open_run(path, config)
+    connected = time.time()
+
+    vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=data.bigram_min_count)
+    scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
+    lengths = {split: [len(sentence.tokens) for sentence in part] for split, part in corpus.splits.items()}
+    job = Job(
+        config=config,
+        path=path,
+        accelerator=chosen,
+        threads=claim.threads,
+        vocab=vocab,
+        tags=scored.tags,
+        lengths={split: np.array(part, np.int32) for split, part in lengths.items()},
+    )
+    datasets = {split: dataset.make_dataset(sentences, scored) for split, sentences in corpus.splits.items()}
+    encoded = time.time()
+    outcome = _run_workers(job, claim, datasets, on_epoch)
+
+    seconds = {
+        "startup": connected - read + outcome.entered - encoded,
+        "data": read - started + encoded - connected + outcome.data_seconds,
+        "train": outcome.train_seconds,
+        "evaluation": outcome.evaluation_seconds,
+        "total": time.time() - started,
+    }
+    result = _describe(job, corpus) | outcome.figures | {"seconds": seconds}
+    _finish(path, result, config)
+    return result, path
+
+
+def connect(config: Config) -> None:
+    """Join the Ray cluster of RAY_ADDRESS or of this machine, else start one here; quietly."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for workers started here: spinning threads starve neighbours
+    rank, device = config.run.local_rank, config.run.device
+    if rank is not None and not ray.is_initialized():
+        for known in accelerator.ACCELERATORS.values():
+            if known.visible_devices and device in ("auto", known.name):
+                os.environ[known.visible_devices] = str(rank)
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+
+
+def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:
+    """The accelerator, the claim of a worker, and `config` with what `auto`, --distributed and --local_rank mean."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    chosen = accelerator.choose(config.run.device, ray.cluster_resources())
+    num_workers = config.run.num_workers
+    if config.run.distributed:
+        num_workers = max(1, cluster.count_accelerators(chosen, nodes))
+    if config.run.local_rank is not None:
+        num_workers = 1
+    level = config.run.amp_opt_level
+    config = config.with_fields(
+        device=chosen.name,
+        num_workers=num_workers,
+        amp_opt_level=chosen.default_level if level == "auto" else level,
+    )
+    return chosen, cluster.plan_claim(chosen, num_workers, nodes), config
+
+
+def _run_workers(
+    job: Job,
+    claim: cluster.Claim,
+    datasets: dict[str, ray.data.Dataset],
+    on_epoch: Callable[[Record], None] | None,
+) -> Outcome:
+    """Fit a TorchTrainer; what rank 0 returns."""
+    storage = job.path / ".ray"
+    trainer = ray.train.torch.TorchTrainer(
+        worker.run,
+        train_loop_config={"job": job},
+        torch_config=ray.train.torch.TorchConfig(backend=job.accelerator.backend),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.config.run.num_workers, resources_per_worker=claim.resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{job.path.name}-{time.time_ns()}",
+            storage_path=str(storage),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+        datasets=datasets,
+        dataset_config=dataset.whole_dataset_config(),
+    )
+    ended = threading.Event()
+
+    def follow() -> None:
+        first = len(run_directory.read_history(job.path))
+        for record in run_directory.follow_history(job.path, stop=ended.is_set, start=first):
+            if on_epoch:
+                on_epoch(record)
+
+    follower = threading.Thread(target=follow, name="history", daemon=True)
+    follower.start()
+    try:
+        outcome: Outcome = trainer.fit().return_value
+        return outcome
+    except ray.train.TrainingFailedError as error:
+        raise _explain(error) from error
+    finally:
+        ended.set()
+        follower.join()
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _explain(error: ray.train.TrainingFailedError) -> TrainingError:
+    """One sentence for what happened on a worker: the last line of its traceback."""
+    failures = list(getattr(error, "worker_failures", {}).values()) or [error]
+    name, _, message = str(failures[0]).strip().split("\n")[-1].partition(": ")
+    return TrainingError(message if name.startswith("ray_bilstm.") else f"a worker failed: {name}: {message}")
+
+
+def _describe(job: Job, corpus: Corpus) -> Record:
+    """What ran, as result.json says it."""
+    config, training = job.config, job.config.training
+    return {
+        "name": f"{config.run.num_workers}p-{job.accelerator.name}",
+        "device": job.accelerator.name,
+        "backend": job.accelerator.backend,
+        "num_workers": config.run.num_workers,
+        "amp_opt_level": config.run.amp_opt_level,
+        "head": config.model.head,
+        "seed": training.seed,
+        "batch_size": training.batch_size,
+        "train_epochs": training.train_epochs,
+        "versions": {
+            "ray_bilstm": ray_bilstm.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "ray": ray.__version__,
+            "torch_npu": _version("torch_npu"),
+        },
+        "corpus": {
+            "path": corpus.path,
+            "embedded_sample": corpus.embedded_sample,
+            "scheme": corpus.scheme,
+            "sha256": corpus.sha256,
+            "sentences": {split: len(sentences) for split, sentences in corpus.splits.items()},
+        },
+        "warnings": list(corpus.warnings),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _finish(path: Path, result: Record, config: Config) -> None:
+    """Model cards, the report, and last the result."""
+    text = card.render_card(result, config.to_dict())
+    for model in (run_directory.BEST, run_directory.LAST):
+        checkpoint.write_file(path / model / checkpoint.CARD, text)
+    history = run_directory.read_history(path)
+    page = report.render_report(result, history, config.to_dict(), command=_command(config))
+    checkpoint.write_file(path / run_directory.REPORT, page)
+    run_directory.close_run(path, result)
+
+
+def _command(config: Config) -> str:
+    """The command that repeats a run."""
+    settings = config.to_dict()
+    words = ["python -m ray_bilstm train"]
+    for flag in iter_flags():
+        value, name = settings[flag.section][flag.name], f"--{flag.name.replace('_', '-')}"
+        if flag.name in ("output_dir", "overwrite", "resume", "distributed", "local_rank") or value == flag.default:
+            continue
+        words.append(name if flag.type is bool else f"{name} {shlex.quote(str(value))}")
+    return " ".join(words)

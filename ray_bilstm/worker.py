@@ -1,0 +1,157 @@
+"""One rank of a training run, in a process that Ray Train started.
+
+It pulls its shard, runs `loop.fit` and scores the best model. Rank 0 writes the run directory: the history and both model directories after every epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+
+from ray_bilstm import accelerator, checkpoint, dataset, loop, run_directory
+from ray_bilstm.accelerator import Accelerator
+from ray_bilstm.batches import Shard, TrainingSet
+from ray_bilstm.config import Config
+from ray_bilstm.metrics import Scorer
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.precision import Precision
+from ray_bilstm.vocab import Vocab
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the driver tells its workers."""
+
+    config: Config
+    path: Path
+    """run directory, which rank 0 and the driver both reach"""
+    accelerator: Accelerator
+    threads: int
+    vocab: Vocab
+    """of train: the model's"""
+    tags: tuple[str, ...]
+    """of all splits: dev and test may hold tags that the model cannot give"""
+    lengths: dict[str, np.ndarray]
+    """tokens of each sentence, by split"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What rank 0 tells the driver when it has ended."""
+
+    figures: Record
+    """parts of result.json"""
+    entered: float
+    """time at which the worker began, in seconds since 1970"""
+    data_seconds: float
+    train_seconds: float
+    evaluation_seconds: float
+
+
+def run(settings: dict[str, Any]) -> Outcome:
+    """The training function of the TorchTrainer; `settings` holds a Job."""
+    entered = time.time()
+    job: Job = settings["job"]
+    torch.set_num_threads(job.threads)
+    device = accelerator.worker_device(job.accelerator)
+    precision = _precision(job, device)
+    training, shards = _pull(job, device)
+    torch.manual_seed(job.config.training.seed)
+    model = BiLstmCrf(job.config.model, job.vocab).to(device)
+    scorer = Scorer(job.tags, job.vocab.scheme)
+    progress = loop.Progress()
+    if job.config.run.resume and run_directory.can_resume(job.path):
+        progress = checkpoint.read_state(job.path / run_directory.LAST)
+    history = run_directory.read_history(job.path)[: progress.epoch]
+    data_seconds = time.time() - entered
+
+    def on_epoch(record: Record, progress: loop.Progress) -> None:
+        history.append(record)
+        if loop.rank() == 0:
+            _write_epoch(job, history, progress)
+        ray.train.report({"epoch": record["epoch"], "dev_entity_f1": record["dev"]["entity"]["f1"]})
+
+    progress = loop.fit(
+        model,
+        train=training,
+        dev=shards["dev"],
+        scorer=scorer,
+        config=job.config.training,
+        precision=precision,
+        progress=progress,
+        on_epoch=on_epoch,
+    )
+    started = time.time()
+    precision.load_state_dict(progress.best_weights)
+    counts = {split: loop.evaluate(model, shard, scorer, precision=precision) for split, shard in shards.items()}
+    peak = torch.tensor(accelerator.peak_memory_bytes(device), device=device)
+    return Outcome(
+        figures={
+            "device_name": accelerator.device_name(device),
+            "dtype": str(precision.dtype).removeprefix("torch."),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "best_epoch": progress.best_epoch,
+            "epochs_run": progress.epoch,
+            **{split: scorer.scores(count) for split, count in counts.items()},
+            "sentences_per_second": _throughput(history),
+            "peak_memory_bytes": int(loop.max_over_ranks(peak)),
+        },
+        entered=entered,
+        data_seconds=data_seconds,
+        train_seconds=sum(record["seconds"]["train"] for record in history),
+        evaluation_seconds=sum(record["seconds"]["evaluation"] for record in history) + time.time() - started,
+    )
+
+
+def _precision(job: Job, device: torch.device) -> Precision:
+    run = job.config.run
+    half = torch.float32
+    if run.amp_opt_level != "O0":
+        half = accelerator.half_dtype(job.accelerator, run.amp_dtype)
+    return Precision(run.amp_opt_level, dtype=half, device=device)
+
+
+def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]]:
+    """This rank's part of train, and of dev and test."""
+    place = {"rank": loop.rank(), "world_size": loop.world_size()}
+    splits = {split: ray.train.get_dataset_shard(split) for split in job.lengths}
+    shards = {
+        split: dataset.pull_shard(splits[split], job.lengths[split], device=device, **place)
+        for split in ("dev", "test")
+    }
+    training = dataset.training_set(
+        splits["train"],
+        job.lengths["train"],
+        device=device,
+        batch_size=job.config.training.batch_size,
+        seed=job.config.training.seed,
+        shapes=job.accelerator.padded_lengths,
+        shard_memory=job.config.data.shard_memory,
+        **place,
+    )
+    return training, shards
+
+
+def _write_epoch(job: Job, history: list[Record], progress: loop.Progress) -> None:
+    """best/ if this epoch is it, last/, and the history at the end: a line in it means that the epoch is safe."""
+    best, last = job.path / run_directory.BEST, job.path / run_directory.LAST
+    if history[-1]["best"]:
+        checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
+    checkpoint.write_model(last, progress.weights, config=job.config, vocab=job.vocab)
+    checkpoint.write_state(last, progress)
+    run_directory.write_history(job.path, history)
+
+
+def _throughput(history: list[Record]) -> float:
+    """Sentences over seconds of all measured steps."""
+    sentences = sum(record["measured_sentences"] for record in history)
+    seconds = sum(record["measured_sentences"] / record["sentences_per_second"] for record in history)
+    return float(sentences / seconds)

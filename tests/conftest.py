@@ -1,0 +1,72 @@
+"""What tests share: `--device`, a tiny invented corpus with its vocabulary, and ResumeNER where it is at hand."""
+
+import os
+import re
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+from ray_bilstm.corpus import Sentence
+from ray_bilstm.tags import Span, from_spans
+from ray_bilstm.vocab import Vocab
+
+hypothesis.settings.register_profile("quiet", deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("quiet")
+
+TEXTS = """
+[王芳|NAME]：女，[汉族|RACE]，[硕士|EDU]。
+[李强|NAME]先生，现任[东海银行|ORG][副行长|TITLE]，
+曾任[长河汽车公司|ORG]工程师。
+[汉|RACE]，[博士|EDU]，[董事|TITLE]、[总裁|TITLE]，
+无境外居留权。
+[赵敏|NAME]，[本科|EDU]，毕业于[南山大学|ORG]。
+是
+[钱伟|NAME]：[男中音|TITLE]，[苗族|RACE]，任[南山大学|ORG][教授|TITLE]，
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device of the tensor tests: cpu, cuda or npu")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def from_marks(text: str) -> Sentence:
+    """`"[王芳|NAME]："` -> the sentence with its BMES tags."""
+    characters, spans = "", []
+    for words, type, plain in re.findall(r"\[(.+?)\|(\w+)\]|([^\[]+)", text):
+        if type:
+            spans.append(Span(len(characters), len(characters) + len(words), type))
+        characters += words or plain
+    return Sentence(tuple(characters), tuple(from_spans(spans, len(characters), "BMES")), 1)
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[Sentence]:
+    """Eight sentences of 1 to 22 characters, BMES."""
+    return [from_marks(line) for line in TEXTS.split()]
+
+
+@pytest.fixture(scope="session")
+def vocab(sentences: list[Sentence]) -> Vocab:
+    return Vocab.build(sentences, scheme="BMES", bigram_min_count=1)
+
+
+@pytest.fixture(scope="session")
+def resume_ner() -> Path:
+    """The folder of ResumeNER: RESUME_NER_DIR, else ../shared/ResumeNER beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "ResumeNER"
+    folder = Path(os.environ.get("RESUME_NER_DIR", beside))
+    if not (folder / "train.char.bmes").is_file():
+        pytest.skip(f"no ResumeNER in {folder}: set RESUME_NER_DIR")
+    return folder

@@ -1,0 +1,162 @@
+"""Every sentence once an epoch, on any number of ranks; few padded lengths, little padding."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ray_bilstm import batches, corpus
+from ray_bilstm.batches import Shard, TrainingSet
+from ray_bilstm.vocab import Encoded
+
+WORLDS = (1, 2, 3, 8)
+
+
+def encode(lengths):
+    """A corpus in which every position has ids of its own."""
+    ids = np.arange(2, 2 + sum(lengths), dtype=np.int32)
+    return Encoded(ids, ids * 2, (ids % 7).astype(np.int16), np.array(lengths, np.int32))
+
+
+def take(encoded, rows):
+    """The sentences `rows` of an encoded corpus."""
+    starts = np.cumsum(encoded.lengths) - encoded.lengths
+    index = [i for row in rows for i in range(starts[row], starts[row] + encoded.lengths[row])]
+    return Encoded(*(ids[index] for ids in encoded[:3]), encoded.lengths[rows])
+
+
+def make_set(lengths, *, rank=0, world_size=1, window=None, **settings):
+    """The training set of a rank; with `window`, a streamed one."""
+    encoded = encode(lengths)
+    size = window or len(lengths)
+
+    def windows():
+        for start in range(0, len(lengths), size):
+            part = np.arange(start, min(start + size, len(lengths)))
+            mine = part[batches.deal(encoded.lengths[part], world_size) == rank]
+            yield Shard(take(encoded, mine), mine)
+
+    settings = {"batch_size": 4, "seed": 1, "shapes": 4} | settings
+    return TrainingSet(windows, encoded.lengths, rank=rank, world_size=world_size, window=window, **settings)
+
+
+def epochs_of_ranks(lengths, *, world_size, epoch=1, **settings):
+    """The batches of an epoch, rank by rank."""
+    sets = [make_set(lengths, rank=rank, world_size=world_size, **settings) for rank in range(world_size)]
+    epochs = [list(one.batches(epoch)) for one in sets]
+    assert {len(epoch) for epoch in epochs} == {len(one) for one in sets}, "every rank has the same number of steps"
+    return epochs
+
+
+lengths_lists = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+windows = st.one_of(st.none(), st.integers(1, 70))
+
+
+@given(lengths_lists, st.sampled_from(WORLDS), st.integers(1, 11), windows, st.integers(1, 5), st.integers(1, 3))
+@example([5] * 9, 8, 3, None, 4, 1)
+def test_every_sentence_once_an_epoch(lengths, world_size, batch_size, window, shapes, epoch):
+    settings = {"batch_size": batch_size, "window": window, "shapes": shapes, "epoch": epoch}
+    ranks = epochs_of_ranks(lengths, world_size=world_size, **settings)
+    seen = np.concatenate([batch.rows for rank in ranks for batch in rank])
+    assert sorted(seen) == list(range(len(lengths)))
+    for steps in zip(*ranks, strict=True):
+        assert {batch.sentences for batch in steps} == {sum(len(batch.rows) for batch in steps)}
+        assert 1 <= steps[0].sentences <= batch_size
+    assert len({batch.chars_BL.shape[1] for rank in ranks for batch in rank}) <= shapes
+
+
+@given(lengths_lists, st.integers(1, 11), windows)
+def test_a_step_holds_the_same_sentences_for_every_number_of_ranks(lengths, batch_size, window):
+    def steps(world_size):
+        ranks = epochs_of_ranks(lengths, world_size=world_size, batch_size=batch_size, window=window)
+        return [sorted(np.concatenate([batch.rows for batch in step])) for step in zip(*ranks, strict=True)]
+
+    alone = steps(1)
+    assert all(steps(world_size) == alone for world_size in WORLDS[1:])
+
+
+@given(lengths_lists, st.sampled_from(WORLDS), windows)
+def test_batches_hold_the_ids_of_their_rows_and_zeros(lengths, world_size, window):
+    encoded = encode(lengths)
+    for batch in (b for rank in epochs_of_ranks(lengths, world_size=world_size, window=window) for b in rank):
+        assert batch.lengths_B.tolist() == ([lengths[row] for row in batch.rows] or [0])
+        for i, length in enumerate(batch.lengths_B.tolist()):
+            expected = take(encoded, batch.rows[i : i + 1])
+            for name, ids in (
+                ("chars_BL", expected.chars),
+                ("bigrams_BL", expected.bigrams),
+                ("tags_BL", expected.tags),
+            ):
+                row = getattr(batch, name)[i].tolist()
+                assert row == ids.tolist() + [0] * (len(row) - length)
+
+
+def orders(seed, *epochs):
+    training = make_set(list(range(1, 201)), seed=seed)
+    return [[batch.rows.tolist() for batch in training.batches(epoch)] for epoch in epochs]
+
+
+def test_orders_differ_between_epochs_and_seeds_and_repeat_otherwise():
+    first, second, again = orders(1, 1, 2, 1)
+    (other,) = orders(2, 1)
+    assert first == again
+    assert len({str(order) for order in (first, second, other)}) == 3
+    assert {frozenset(rows) for rows in first} != {frozenset(rows) for rows in second}, "only batches move, not rows"
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 5))
+def test_padded_lengths_waste_least(lengths, count):
+    def filled(shapes):
+        return sum(min(shape for shape in shapes if shape >= length) for length in lengths)
+
+    got = batches.padded_lengths(np.array(lengths), count).tolist()
+    sizes = sorted(set(lengths))
+    choices = combinations(sizes[:-1], min(count, len(sizes)) - 1)
+    assert got == sorted(set(got))
+    assert len(got) <= count
+    assert filled(got) == min(filled((*choice, sizes[-1])) for choice in choices)
+
+
+def test_padded_lengths_of_very_many_lengths_still_hold_all_rows():
+    got = batches.padded_lengths(np.arange(1, 3001), 8)
+    assert len(got) == 8
+    assert got[-1] == 3000
+    assert np.diff(got).max() < 2 * 3000 / 8
+
+
+@pytest.mark.parametrize("world_size", WORLDS)
+def test_ranks_hold_about_as_much(world_size):
+    lengths = np.random.default_rng(0).integers(1, 179, 1001)
+    owners = batches.deal(lengths, world_size)
+    rows = np.bincount(owners, minlength=world_size)
+    tokens = np.bincount(owners, weights=lengths, minlength=world_size)
+    assert np.ptp(rows) <= 1
+    assert np.ptp(tokens) <= lengths.max()
+
+
+def test_evaluation_sees_every_sentence_once_without_spare_padding():
+    lengths = [3, 9, 1, 9, 0, 4, 30]
+    found = list(batches.iter_eval_batches(Shard(encode(lengths), np.arange(10, 17)), batch_size=3))
+    assert sorted(np.concatenate([batch.rows for batch in found])) == list(range(10, 17))
+    assert all(batch.chars_BL.shape[1] == batch.lengths_B.max() for batch in found)
+    assert [batch.sentences for batch in found] == [3, 3, 1]
+    assert list(batches.iter_eval_batches(Shard(encode([]), np.arange(0)), batch_size=3)) == []
+
+
+@pytest.mark.parametrize(("world_size", "shapes"), [(1, 32), (8, 32), (8, 8)])
+def test_little_padding_on_resume_ner(resume_ner, record_property, world_size, shapes):
+    sentences = corpus.read_corpus(resume_ner).train
+    lengths = np.array([len(sentence.tokens) for sentence in sentences])
+    shapes_allowed = batches.padded_lengths(lengths, shapes)
+    owners, filled, largest = batches.deal(lengths, world_size), 0, 0.0
+    for rows, length in batches.plan_epoch(lengths, batch_size=64, seed=1, epoch=1, shapes=shapes_allowed):
+        filled += len(rows) * length
+        largest += np.bincount(owners[rows], weights=lengths[rows], minlength=world_size).max()
+    padding, waiting = 1 - lengths.sum() / filled, 1 - lengths.sum() / (world_size * largest)
+    record_property("padding", padding)
+    record_property("waiting", waiting)
+    assert len(sentences) == 3821
+    assert padding < 0.15
+    assert waiting < 0.15, "in a step, the rank with most tokens keeps the others waiting"
