@@ -4,10 +4,10 @@ The plan of an epoch is global: every rank works out the same list of steps from
 the epoch, then takes from each step the rows it owns. So the set of sentences in a step does not depend on the number
 of workers, every rank has the same number of steps, and no sentence is dropped or repeated.
 
-Rows are sorted by length once and dealt round: the row at place p belongs to rank p mod world size. An epoch shuffles
-runs of `RUN` neighbours within a window of places, cuts the result into batches and shuffles those. A batch therefore
-holds sentences of about one length, about equally many from each rank. Batches are padded to one of a few fixed
-lengths, chosen to waste the fewest positions.
+Rows are sorted by length once and dealt round and back again, so that ranks hold equally many characters. An epoch
+shuffles runs of `RUN` neighbours within a window of places, cuts the result into batches and shuffles those. A batch
+therefore holds sentences of about one length, about equally many from each rank. Batches are padded to one of a few
+fixed lengths, chosen to waste the fewest positions.
 
 Shapes: B sentences, L positions, N rows of a corpus. Padding: id 0 everywhere, length 0 for rows without a sentence.
 """
@@ -82,9 +82,10 @@ class Shard:
 
 
 def deal(lengths_N: np.ndarray, world_size: int) -> np.ndarray:
-    """The rank that owns each row: rows sorted by length, dealt round. int64, (N,)."""
+    """The rank that owns each row: rows sorted by length, dealt round and back again. int64, (N,)."""
+    laps, seats = np.divmod(np.arange(len(lengths_N)), world_size)
     owners_N = np.empty(len(lengths_N), np.int64)
-    owners_N[np.argsort(lengths_N, kind="stable")] = np.arange(len(lengths_N)) % world_size
+    owners_N[np.argsort(lengths_N, kind="stable")] = np.where(laps % 2, world_size - 1 - seats, seats)
     return owners_N
 
 

@@ -116,7 +116,7 @@ def check(corpus: Corpus) -> dict[str, Any]:
     for split, sentences in corpus.splits.items():
         path = corpus.files[split]
         splits[split] = _count(path, sentences, corpus.scheme)
-        splits[split]["format"] = "embedded sample" if corpus.embedded_sample else format_of(path)
+        splits[split]["format"] = "generated" if corpus.embedded_sample else format_of(path)
         splits[split]["sha256"] = corpus.sha256[split]
         if split != "train":
             splits[split]["unseen_tokens"] = _unseen(sentences, known)
@@ -138,11 +138,12 @@ def _count(path: str, sentences: Sequence[Sentence], scheme: str) -> dict[str, A
     entities = Counter(span.type for sentence in sentences for span in schemes.to_spans(sentence.tags, scheme))
     illegal = [f"{path}:{line}: {what}" for line, what in iter_illegal(path, sentences, scheme)]
     first: dict[tuple[str, ...], Sentence] = {}
-    repeats = [
-        (first[sentence.tokens], sentence)
-        for sentence in sentences
-        if first.setdefault(sentence.tokens, sentence) is not sentence
-    ]
+    repeats = []
+    for sentence in sentences:
+        if sentence.tokens in first:
+            repeats.append((first[sentence.tokens], sentence))
+        else:
+            first[sentence.tokens] = sentence
     return {
         "file": path,
         "sentences": len(sentences),

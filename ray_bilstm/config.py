@@ -69,7 +69,7 @@ class ModelConfig:
     num_layers: int = 1
     """BiLSTM layers"""
     dropout: float = 0.5
-    """dropout before, between and after the BiLSTM layers"""
+    """share of features dropped, a sentence at a time, before, between and after the BiLSTM layers"""
     token_dropout: float = 0.1
     """share of characters and of bigrams that training replaces by the unknown one"""
 
@@ -186,6 +186,8 @@ class Config:
 def section_from_dict(section: type[Section], values: dict[str, Any]) -> Section:
     """One section from JSON values; raises ConfigError for unknown fields and wrong types."""
     hints = typing.get_type_hints(section)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{section.__name__} is {values!r}: expected its settings by name")
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(f"unknown setting {name!r}: expected one of {', '.join(hints)}")

@@ -19,6 +19,23 @@ from ray_bilstm.crf import CRF, reversal
 from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab
 
 
+class LockedDropout(nn.Module):
+    """Dropout of whole features: one mask a sentence, the same at all its positions (Gal and Ghahramani 2016).
+
+    As accurate here as a mask an element, whose random numbers took a fifth of a training step on a CPU.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, inputs_BLE: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return inputs_BLE
+        mask_B1E = torch.rand_like(inputs_BLE[:, :1]) >= self.p
+        return inputs_BLE * mask_B1E.to(inputs_BLE.dtype).div_(1 - self.p)
+
+
 class BiLSTM(nn.Module):
     """Stacked bidirectional LSTM over right-padded sentences, with dropout between layers."""
 
@@ -27,12 +44,15 @@ class BiLSTM(nn.Module):
         sizes = [input_size] + [2 * hidden_size] * (num_layers - 1)
         self.forwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
         self.backwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = LockedDropout(dropout)
 
     def forward(self, inputs_BLE: Tensor, lengths_B: Tensor) -> Tensor:
         """(B, L, E) -> (B, L, 2H); positions past a sentence's length hold no meaning."""
         index_BL1 = reversal(lengths_B, inputs_BLE.shape[1])[:, :, None]
         states = inputs_BLE
+        if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # Given float32, autocast casts behind the choice of kernel, and a CPU without bfloat16 units has none left.
+            states = states.to(torch.get_autocast_dtype("cpu"))
         for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if layer:
                 states = self.dropout(states)
@@ -54,7 +74,7 @@ class BiLstmCrf(nn.Module):
         if vocab.num_bigrams:
             self.bigram_embedding = nn.Embedding(vocab.num_bigrams, config.bigram_size, padding_idx=PADDING)
             input_size += config.bigram_size
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = LockedDropout(config.dropout)
         self.bilstm = BiLSTM(input_size, config.hidden_size, num_layers=config.num_layers, dropout=config.dropout)
         self.emission = nn.Linear(2 * config.hidden_size, len(vocab.tags))
         self.crf = CRF(

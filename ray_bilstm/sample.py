@@ -247,7 +247,7 @@ MAX_CHARACTERS = 170
 
 
 def generate(
-    *, seed: int = 0, train: int = 1000, dev: int = 200, test: int = 200
+    *, seed: int = 0, train: int = 700, dev: int = 150, test: int = 150
 ) -> dict[str, list[tuple[list[str], list[str]]]]:
     """split -> [(characters, BMES tags), ...]; the same for the same arguments, and no sentence twice."""
     seen: set[str] = set()

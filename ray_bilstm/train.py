@@ -140,6 +140,8 @@ def _run_workers(
             name=f"{job.path.name}-{time.time_ns()}",
             storage_path=str(storage),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=1),
         ),
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),

@@ -125,7 +125,7 @@ class Vocab:
         except (ValueError, TypeError, AttributeError) as error:
             raise VocabError(f"not a vocabulary: {error}") from None
         named = (vocab.scheme, *vocab.chars, *vocab.bigrams, *vocab.tags)
-        if vocab.scheme not in (*SCHEMES,) or not all(isinstance(name, str) for name in named):
+        if vocab.scheme not in list(SCHEMES) or not all(isinstance(name, str) for name in named):
             raise VocabError(f"not a vocabulary: scheme {vocab.scheme!r}, names must be strings")
         if not vocab.tags or vocab.tags[0] != OUTSIDE or not all(is_tag(tag, vocab.scheme) for tag in vocab.tags):
             raise VocabError(f"not a vocabulary: tags {', '.join(vocab.tags)} are not O and {vocab.scheme} tags")

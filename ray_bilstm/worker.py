@@ -1,6 +1,7 @@
 """One rank of a training run, in a process that Ray Train started.
 
-It pulls its shard, runs `loop.fit` and scores the best model. Rank 0 writes the run directory: the history and both model directories after every epoch.
+It pulls its shard, runs `loop.fit` and scores the best model. Rank 0 writes the run directory: the history and both
+model directories after every epoch.
 """
 
 from __future__ import annotations

@@ -158,13 +158,13 @@ def test_many_duplicates_are_counted_and_some_shown() -> None:
         embedded_sample=True,
     )
     report = check(corpus)
-    assert report["splits"]["train"]["format"] == "embedded sample"
+    assert report["splits"]["train"]["format"] == "generated"
     assert report["splits"]["train"]["duplicates"]["sentences"] == 1008
     assert len(report["splits"]["train"]["duplicates"]["places"]) == 5
     text = format_check(report)
     assert "1,008 sentences within train" in text
     assert "  and 1,003 more" in text
-    assert text.startswith("embedded sample: embedded sample, scheme BIO, 1 tags\n")
+    assert text.startswith("embedded sample: generated, scheme BIO, ")
 
 
 def test_resume_ner(resume_ner: Path) -> None:

@@ -95,7 +95,7 @@ def test_whole_numbers_pass_for_real_ones():
     [
         ({"modle": {}}, "unknown section 'modle': expected one of data, model"),
         ({"model": {"batch_size": 3}}, "unknown setting 'batch_size': expected one of head"),
-        ({"model": 3}, "section model is 3: expected"),
+        ({"model": 3}, "ModelConfig is 3: expected"),
     ],
 )
 def test_unknown_sections_and_settings_are_named(settings, message):

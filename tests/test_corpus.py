@@ -163,6 +163,12 @@ def test_one_fault_in_columns(tmp_path: Path, data: str | bytes, expected: str) 
     assert complaint(tmp_path / "a.bmes", data) == expected
 
 
+def test_most_lines_say_how_many_columns_there_are(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError) as caught:
+        read_sentences(write(tmp_path / "a.bmes", "一 x O\n二 x O\n" + "三 O\n" * 3))
+    assert re.findall(r"bmes:(\d+): got 3 columns, expected 2", str(caught.value)) == ["1", "2"]
+
+
 def test_utf16_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"a\.bmes:1: got byte 0xFF at offset 0 .*iconv -f UTF-16 -t UTF-8"):
         read_sentences(write(tmp_path / "a.bmes", GOOD.encode("utf-16")))
@@ -289,7 +295,8 @@ def test_json_lines(tmp_path: Path, record: dict[str, object], newline: str) -> 
 
 
 def test_offsets_count_code_points_and_tokens(tmp_path: Path) -> None:
-    data = '{"text": "😀e\\u0301王", "entities": [[3, 4, "NAME"]]}\n{"tokens": ["New", "York"], "entities": [[0, 2, "LOC"]]}'
+    data = '{"text": "😀e\\u0301王", "entities": [[3, 4, "NAME"]]}\n'
+    data += '{"tokens": ["New", "York"], "entities": [[0, 2, "LOC"]]}'
     sentences, _, _ = read_sentences(write(tmp_path / "a.json", "\ufeff" + data))
     assert tokens_and_tags(sentences) == [
         (("😀", "e", "\u0301", "王"), ("O", "O", "O", "S-NAME")),
@@ -456,7 +463,7 @@ def test_two_files_for_one_split(tmp_path: Path) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="got no train and no dev and no test file.* there is: nothing"):
+    with pytest.raises(CorpusError, match=r"got no train and no dev and no test file.* there is: nothing"):
         find_files(tmp_path)
     write(tmp_path / "train.char.bmes", GOOD)
     write(tmp_path / "ResumeNER" / "notes.md", "")

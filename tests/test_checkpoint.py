@@ -1,0 +1,146 @@
+"""Model directories: what is written comes back, and whatever is damaged is named."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import ray_bilstm
+from ray_bilstm import checkpoint
+from ray_bilstm.checkpoint import CONFIG, MODEL, STATE, VOCAB, CheckpointError
+from ray_bilstm.config import Config
+from ray_bilstm.loop import Progress
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.vocab import Vocab
+
+FILES = (MODEL, CONFIG, VOCAB)
+
+
+def write(directory, vocab, **fields):
+    """A model directory with random weights, and those weights."""
+    config = Config().with_fields(**{"embedding_size": 8, "bigram_size": 4, "hidden_size": 6} | fields)
+    torch.manual_seed(0)
+    weights = {name: weight.detach() for name, weight in BiLstmCrf(config.model, vocab).named_parameters()}
+    checkpoint.write_model(directory, weights, config=config, vocab=vocab)
+    return weights
+
+
+@pytest.mark.parametrize("fields", [{}, {"num_layers": 2, "head": "softmax"}])
+def test_a_model_comes_back(tmp_path, vocab, fields):
+    weights = write(tmp_path / "new" / "best", vocab, **fields)
+    model, same_vocab = checkpoint.read_model(str(tmp_path / "new" / "best"))
+    assert same_vocab == vocab
+    assert not model.training
+    assert (model.config.embedding_size, model.config.num_layers) == (8, fields.get("num_layers", 1))
+    got = dict(model.named_parameters())
+    assert got.keys() == weights.keys()
+    assert all(torch.equal(got[name], weights[name]) for name in weights)
+    assert sorted(path.name for path in (tmp_path / "new" / "best").iterdir()) == sorted(FILES)
+
+
+def test_weights_are_replaced(tmp_path, vocab):
+    weights = write(tmp_path, vocab)
+    changed = {name: weight + 1 for name, weight in weights.items()}
+    config = Config().with_fields(embedding_size=8, bigram_size=4, hidden_size=6)
+    checkpoint.write_model(tmp_path, changed, config=config, vocab=vocab)
+    model, _ = checkpoint.read_model(tmp_path)
+    assert torch.equal(model.emission.weight, changed["emission.weight"])
+
+
+DAMAGE = {
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "last byte cut": lambda path: path.write_bytes(path.read_bytes().rstrip()[:-1]),
+    "noise": lambda path: path.write_bytes(b"\xff\xfe\x00" * 50),
+    "other JSON": lambda path: path.write_text("[1, 2]", encoding="utf-8"),
+    "empty object": lambda path: path.write_text("{}", encoding="utf-8"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_model_file_is_named(tmp_path, vocab, name, damage):
+    write(tmp_path, vocab)
+    DAMAGE[damage](tmp_path / name)
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))) as caught:
+        checkpoint.read_model(tmp_path)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_state_is_named(tmp_path, damage):
+    checkpoint.write_state(tmp_path, Progress(epoch=1, weights={"a": torch.ones(30)}))
+    DAMAGE[damage](tmp_path / STATE)
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))) as caught:
+        checkpoint.read_state(tmp_path)
+    assert STATE in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_model_is_noticed(tmp_path, sentences, vocab, name):
+    write(tmp_path / "one", vocab)
+    write(tmp_path / "two", Vocab.build(sentences[:2], scheme="BMES", bigram_min_count=0), embedding_size=9)
+    os.replace(tmp_path / "two" / name, tmp_path / "one" / name)
+    with pytest.raises(CheckpointError, match=r"one/model\.safetensors: .*shape.*not of one model"):
+        checkpoint.read_model(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    "model", [3, {"head": "mlp"}, {"hidden_size": 0}, {"hidden_size": "6"}, {"hidden": 6}, {"num_layers": True}]
+)
+def test_settings_that_no_model_has_are_refused(tmp_path, vocab, model):
+    write(tmp_path, vocab)
+    (tmp_path / CONFIG).write_text(json.dumps({"format": 1, "model": model}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / CONFIG))):
+        checkpoint.read_model(tmp_path)
+
+
+@pytest.mark.parametrize("best_epoch", [2, 3])
+def test_a_state_comes_back(tmp_path, best_epoch):
+    """Whether the last epoch is the best or not."""
+    weights, best = {"a.b": torch.randn(3, 2), "c": torch.tensor(1.5)}, {"a.b": torch.zeros(3, 2), "c": torch.ones(())}
+    progress = Progress(
+        epoch=3,
+        best_epoch=best_epoch,
+        best_f1=0.1 + 0.2,
+        weights=weights,
+        best_weights=weights if best_epoch == 3 else best,
+        moments={"a.b.exp_avg": torch.randn(3, 2), "c.step": torch.tensor(7.0)},
+    )
+    checkpoint.write_state(tmp_path, progress)
+    got = checkpoint.read_state(tmp_path)
+    assert (got.epoch, got.best_epoch, got.best_f1) == (3, best_epoch, 0.1 + 0.2)
+    for kind in ("weights", "best_weights", "moments"):
+        ours, theirs = getattr(got, kind), getattr(progress, kind)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_what_was_there(monkeypatch, tmp_path, function, error):
+    path = tmp_path / "file"
+    checkpoint.write_file(path, "old")
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(os, function, fail)
+    with pytest.raises(type(error)):
+        checkpoint.write_file(path, "new")
+    monkeypatch.undo()
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert path.read_text(encoding="utf-8") == "old"
+    checkpoint.write_file(path, b"new")
+    assert [each.read_text(encoding="utf-8") for each in tmp_path.iterdir()] == ["new"]
+
+
+def test_nothing_is_pickled():
+    sources = {path.name: path.read_text(encoding="utf-8") for path in Path(ray_bilstm.__file__).parent.glob("*.py")}
+    pattern = re.compile(r"\bimport pickle|\bpickle\.|torch\.(load|save)\b|joblib|\.pkl\b|\.pt\b|cloudpickle|dill")
+    assert {name: pattern.findall(text) for name, text in sources.items() if pattern.search(text)} == {}

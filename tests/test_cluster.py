@@ -1,0 +1,97 @@
+"""The arithmetic of what a worker may claim."""
+
+import pytest
+
+from ray_bilstm.accelerator import ACCELERATORS
+from ray_bilstm.cluster import ClusterError, count_accelerators, plan_claim
+
+CPU, CUDA, NPU = (ACCELERATORS[name] for name in ("cpu", "cuda", "npu"))
+TWO_BY_EIGHT = [{"CPU": 64.0, "NPU": 8.0}, {"CPU": 64.0, "NPU": 8.0}]
+
+
+def cores(*counts):
+    return [{"CPU": float(count), "memory": 1e9} for count in counts]
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "nodes", "share"),
+    [
+        (1, cores(2), 2),
+        (2, cores(2), 1),
+        (3, cores(2), 0.5),
+        (5, cores(2), 0.3333),
+        (8, cores(2), 0.25),
+        (32, cores(2), 0.0625),
+        (1, cores(1), 1),
+        (8, cores(1), 0.125),
+        (1, cores(3, 3), 3),
+        (2, cores(3, 3), 3),
+        (3, cores(3, 3), 1),  # 2 each would hold one a node
+        (4, cores(3, 3), 1),
+        (6, cores(3, 3), 1),
+        (7, cores(3, 3), 0.5),
+        (4, cores(16, 2), 4),
+        (8, cores(64), 8),
+        (7, cores(64), 9),
+    ],
+)
+def test_cpu_workers_share_the_cores(num_workers, nodes, share):
+    claim = plan_claim(CPU, num_workers, nodes)
+    assert claim.resources == {"CPU": share}
+    assert 1 <= claim.threads <= max(1, share)
+    assert sum(int(node["CPU"] / share) for node in nodes) >= num_workers, "all workers start"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "num_workers", "nodes", "resources"),
+    [
+        (CUDA, 1, [{"CPU": 16.0, "GPU": 1.0}], {"GPU": 1, "CPU": 1}),
+        (CUDA, 8, [{"CPU": 2.0, "GPU": 8.0}], {"GPU": 1, "CPU": 0.25}),
+        (CUDA, 4, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 4.0}], {"GPU": 1, "CPU": 0.5}),
+        (NPU, 16, TWO_BY_EIGHT, {"NPU": 1, "CPU": 1}),
+        (NPU, 1, [{"NPU": 8.0}], {"NPU": 1, "CPU": 0}),
+    ],
+)
+def test_an_accelerator_worker_claims_a_device_and_at_most_a_core(accelerator, num_workers, nodes, resources):
+    claim = plan_claim(accelerator, num_workers, nodes)
+    assert claim.resources == resources
+    assert claim.threads >= 1
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "num_workers", "nodes", "message"),
+    [
+        (
+            CUDA,
+            9,
+            [{"CPU": 64.0, "GPU": 8.0}],
+            "--num-workers 9 x 1 GPU does not fit: the cluster has 8 GPU on 1 node, which holds 8 workers."
+            " Lower --num-workers to 8 or add nodes",
+        ),
+        (
+            NPU,
+            17,
+            TWO_BY_EIGHT,
+            "the cluster has 8 + 8 NPU on 2 nodes, which holds 16 workers. Lower --num-workers to 16",
+        ),
+        (NPU, 1, cores(8), "--num-workers 1 x 1 NPU does not fit: the cluster has no NPU. Choose another --device"),
+        (CUDA, 2, [*cores(8), {"GPU": 1.0}], "the cluster has 0 + 1 GPU on 2 nodes, which holds 1 worker"),
+        (
+            CPU,
+            33,
+            cores(2),
+            "--num-workers 33 x 0.0625 CPU does not fit: the cluster has 2 CPU on 1 node, which holds 32",
+        ),
+        (CPU, 1, [], "the cluster has no CPU"),
+    ],
+)
+def test_more_workers_than_fit_are_refused_with_the_arithmetic(accelerator, num_workers, nodes, message):
+    with pytest.raises(ClusterError) as caught:
+        plan_claim(accelerator, num_workers, nodes)
+    assert message in str(caught.value)
+
+
+def test_counting_devices():
+    assert count_accelerators(NPU, TWO_BY_EIGHT) == 16
+    assert count_accelerators(CUDA, TWO_BY_EIGHT) == 0
+    assert count_accelerators(CPU, cores(3, 2.5)) == 5

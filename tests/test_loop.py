@@ -1,0 +1,203 @@
+"""The loop: it learns, any number of ranks does the same, a resumed run repeats an uninterrupted one."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from ray_bilstm import checkpoint, loop
+from ray_bilstm.batches import Shard, TrainingSet, deal
+from ray_bilstm.config import ModelConfig, TrainingConfig
+from ray_bilstm.metrics import Scorer
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.precision import Precision
+
+SIZES = {"embedding_size": 16, "bigram_size": 8, "hidden_size": 16}
+ONE_EPOCH = TrainingConfig(batch_size=3, train_epochs=1, learning_rate=0.01, warmup=0.0)
+
+
+def make_run(sentences, vocab, config, *, rank=0, world_size=1, model_seed=0, model=BiLstmCrf, **fields):
+    """The arguments of `fit`: train and dev are both all sentences, dealt to the ranks."""
+    lengths = np.array([len(sentence.tokens) for sentence in sentences])
+    rows = np.flatnonzero(deal(lengths, world_size) == rank)
+    shard = Shard(vocab.encode([sentences[i].tokens for i in rows], [sentences[i].tags for i in rows]), rows)
+    ranks = {"rank": rank, "world_size": world_size}
+    torch.manual_seed(model_seed)
+    return {
+        "model": model(ModelConfig(**SIZES | fields), vocab),
+        "train": TrainingSet(
+            lambda: [shard], lengths, batch_size=config.batch_size, seed=config.seed, shapes=4, **ranks
+        ),
+        "dev": shard,
+        "scorer": Scorer(vocab.tags, vocab.scheme),
+        "config": config,
+        "precision": Precision("O0", dtype=torch.float32, device=torch.device("cpu")),
+        "progress": loop.Progress(),
+    }
+
+
+def fit(run, *, on_epoch=None):
+    """The history of a fitted run, and its progress."""
+    history = []
+
+    def keep(record, progress):
+        history.append(record)
+        if on_epoch:
+            on_epoch(record, progress)
+
+    return history, loop.fit(run["model"], **{k: v for k, v in run.items() if k != "model"}, on_epoch=keep)
+
+
+def test_a_tiny_model_learns_a_tiny_corpus(sentences, vocab):
+    config = TrainingConfig(batch_size=2, train_epochs=30, learning_rate=0.02)
+    history, progress = fit(make_run(sentences, vocab, config, dropout=0.1, token_dropout=0.05))
+    losses = [record["train_loss"] for record in history]
+    assert progress.best_f1 == max(record["dev"]["entity"]["f1"] for record in history) == 1.0
+    assert losses[-1] < losses[0] / 20
+    assert [record["epoch"] for record in history] == list(range(1, 31))
+    assert [r["epoch"] for r in history if r["best"]][-1] == progress.best_epoch, "the first of equals is best"
+    assert all(record["steps"] == 4 and math.isfinite(record["gradient_norm"]) for record in history)
+    assert history[0]["measured_sentences"] < 8 == history[1]["measured_sentences"], "warm-up is not measured"
+    assert set(progress.best_weights) == set(progress.weights)
+
+
+def test_the_first_loss_is_the_mean_over_the_sentences_of_the_step(sentences, vocab):
+    run = make_run(sentences, vocab, ONE_EPOCH, dropout=0.0, token_dropout=0.0)
+    batches = list(run["train"].batches(1))
+    with torch.no_grad():
+        expected = run["model"](batches[0]).mean().item()
+    (record,), _ = fit(run)
+    assert record["first_step_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def run_rank(rank, folder, sentences, vocab):
+    """One of three processes: an epoch alone, one in a group of two, one in a group of three, each from the same start
+    and without dropout. What they end with is left in `folder`."""
+    torch.set_num_threads(1)
+    config = dataclasses.replace(ONE_EPOCH, batch_size=5)
+    for world_size in range(rank + 1, 4):
+        if world_size > 1:
+            where = f"file://{folder / f'rendezvous-{world_size}'}"
+            dist.init_process_group("gloo", init_method=where, rank=rank, world_size=world_size)
+        run = make_run(sentences, vocab, config, rank=rank, world_size=world_size, dropout=0.0, token_dropout=0.0)
+        (record,), progress = fit(run)
+        counts = loop.evaluate(run["model"], run["dev"], run["scorer"], precision=run["precision"])
+        progress.moments = {
+            "losses": torch.tensor([record["first_step_loss"], record["train_loss"]]),
+            "norm": torch.tensor(record["gradient_norm"]),
+            "counts": torch.from_numpy(counts.to_array()),
+            "sentences": torch.tensor(len(run["dev"])),
+        }
+        checkpoint.write_state(folder / f"{world_size}-{rank}", progress)
+        if world_size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def test_1_2_and_3_ranks_do_the_same(tmp_path, sentences, vocab):
+    """Steps of 5 and 3 sentences: ranks hold different numbers of them, so that plain averaging would be wrong.
+
+    AdamW divides a gradient by its own size, so that rounding moves a weight with hardly any by a part of the learning
+    rate, 0.01; the gradient norm and the losses have no such excuse.
+    """
+    torch.multiprocessing.spawn(run_rank, (tmp_path, sentences, vocab), nprocs=3)
+    ends = {path.name: checkpoint.read_state(path) for path in tmp_path.glob("?-?")}
+    alone = ends["1-0"]
+    held = {name: int(end.moments["sentences"]) for name, end in ends.items()}
+    assert held == {"1-0": 8, "2-0": 4, "2-1": 4, "3-0": 3, "3-1": 3, "3-2": 2}
+    assert alone.moments["counts"].sum() > 0
+    for name, end in ends.items():
+        assert torch.equal(end.moments["counts"], alone.moments["counts"]), name
+        for figure in ("losses", "norm"):
+            torch.testing.assert_close(end.moments[figure], alone.moments[figure], rtol=1e-6, atol=0, msg=name)
+        for weight, expected in alone.weights.items():
+            torch.testing.assert_close(end.weights[weight], expected, rtol=0, atol=5e-5, msg=f"{name} {weight}")
+            assert torch.equal(end.weights[weight], ends[f"{name[0]}-0"].weights[weight]), "one group, one model"
+
+
+class Killed(Exception):
+    """Stands in for the end of the process."""
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, sentences, vocab, stop):
+    config = TrainingConfig(batch_size=3, train_epochs=5, learning_rate=0.01)
+    settings = {"dropout": 0.3, "token_dropout": 0.1, "num_layers": 2}
+    expected_history, expected = fit(make_run(sentences, vocab, config, **settings))
+
+    def kill(record, progress):
+        checkpoint.write_state(tmp_path, progress)
+        if record["epoch"] == stop:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(make_run(sentences, vocab, config, **settings), on_epoch=kill)
+    run = make_run(sentences, vocab, config, model_seed=99, **settings)
+    run["progress"] = checkpoint.read_state(tmp_path)
+    assert run["progress"].epoch == stop
+    history, got = fit(run)
+
+    assert (got.epoch, got.best_epoch, got.best_f1) == (expected.epoch, expected.best_epoch, expected.best_f1)
+    for kind in ("weights", "best_weights", "moments"):
+        ours, theirs = getattr(got, kind), getattr(expected, kind)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), kind
+    for name in ("epoch", "train_loss", "learning_rate", "gradient_norm", "dev", "best"):
+        assert [r[name] for r in history] == [r[name] for r in expected_history[stop:]]
+
+
+def test_a_finished_run_does_nothing_more(sentences, vocab):
+    run = make_run(sentences, vocab, ONE_EPOCH)
+    fit(run)
+    assert fit(run)[0] == []
+
+
+class Diverging(BiLstmCrf):
+    """Its loss is NaN in the fifth training step."""
+
+    steps = 0
+
+    def forward(self, batch):
+        self.steps += 1
+        return super().forward(batch) * (math.nan if self.steps == 5 else 1)
+
+
+@pytest.mark.parametrize("check_every", [1, 2, 50])
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(monkeypatch, sentences, vocab, check_every):
+    monkeypatch.setattr(loop, "CHECK_EVERY", check_every)
+    config = dataclasses.replace(ONE_EPOCH, train_epochs=4)
+    run, history = make_run(sentences, vocab, config, model=Diverging), []
+    with pytest.raises(loop.TrainingError, match=r"not finite at epoch 2, step 2: got nan.*--learning-rate"):
+        fit(run, on_epoch=lambda record, progress: history.append(record))
+    assert [record["epoch"] for record in history] == [1]
+    assert all(torch.isfinite(weight).all() for weight in run["progress"].weights.values())
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 8), (2, 3), (4, 5), (9, 8)])
+def test_early_stopping(sentences, vocab, patience, epochs):
+    """Nothing is learnt at this rate, so that the first epoch stays the best."""
+    config = TrainingConfig(batch_size=3, train_epochs=8, learning_rate=1e-12, patience=patience)
+    history, progress = fit(make_run(sentences, vocab, config))
+    assert (len(history), progress.best_epoch) == (epochs, 1)
+
+
+def test_learning_rate_rises_then_falls_to_nothing(sentences, vocab):
+    """One step an epoch: the history holds the whole schedule."""
+    config = TrainingConfig(batch_size=8, train_epochs=20, learning_rate=0.5, warmup=0.2)
+    run = make_run(sentences, vocab, dataclasses.replace(config, clip_norm=1e-6))
+    rates = [record["learning_rate"] for record in fit(run)[0]]
+    assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    assert rates[4:] == pytest.approx([0.25 + 0.25 * math.cos(math.pi * i / 16) for i in range(16)])
+    assert rates[-1] < 0.01
+
+
+def test_an_empty_shard_is_scored_as_nothing(vocab):
+    shard = Shard(vocab.encode([]), np.arange(0))
+    scorer = Scorer(vocab.tags, vocab.scheme)
+    model = BiLstmCrf(ModelConfig(**SIZES), vocab)
+    precision = Precision("O0", dtype=torch.float32, device=torch.device("cpu"))
+    assert not loop.evaluate(model, shard, scorer, precision=precision).to_array().any()

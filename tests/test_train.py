@@ -1,0 +1,282 @@
+"""Real Ray: one cluster for the module, with 2 CPUs and 8 GPUs that exist for Ray alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from ray_bilstm import cli, dataset, run_directory
+from ray_bilstm.cluster import ClusterError
+from ray_bilstm.config import Config
+from ray_bilstm.corpus import Corpus, write_sentences
+from ray_bilstm.loop import TrainingError
+from ray_bilstm.predict import Tagger
+from ray_bilstm.run_directory import RunError
+from ray_bilstm.sample import sample_corpus
+from ray_bilstm.train import train
+from ray_bilstm.vocab import Vocab
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "embedding_size": 16,
+    "bigram_size": 8,
+    "hidden_size": 16,
+    "dropout": 0.0,
+    "token_dropout": 0.0,
+    "learning_rate": 0.02,
+    "batch_size": 48,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=2, num_gpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    """A corpus whose dev has a type that train lacks, and fewer sentences than there are workers."""
+    folder, sample = tmp_path_factory.mktemp("corpus"), sample_corpus()
+    write_sentences(folder / "train.char.bmes", sample.train[:203], scheme="BMES")
+    strange = sample.dev[0]._replace(tokens=("甲", "乙"), tags=("S-NEW", "O"))
+    write_sentences(folder / "dev.char.bmes", [*sample.dev[:4], strange], scheme="BMES")
+    write_sentences(folder / "test.char.bmes", sample.test[:30], scheme="BMES")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data_dir, tmp_path_factory):
+    """A finished run of one worker: result, directory, epochs as the caller saw them."""
+    path, seen = tmp_path_factory.mktemp("run"), []
+    config = Config().with_fields(**SMALL, data_dir=str(data_dir), output_dir=str(path), train_epochs=3)
+    result, _ = train(config, on_epoch=seen.append)
+    return result, path, seen
+
+
+def test_a_run_leaves_what_the_contract_says(run, data_dir) -> None:
+    result, path, seen = run
+    model = ["README.md", "config.json", "model.safetensors", "vocab.json"]
+    assert sorted(p.name for p in path.iterdir()) == [
+        *("best", "config.json", "history.jsonl", "last", "report.html", "result.json")
+    ]
+    assert sorted(p.name for p in (path / "best").iterdir()) == model
+    assert sorted(p.name for p in (path / "last").iterdir()) == sorted([*model, "train_state.safetensors"])
+    assert json.loads((path / "result.json").read_text(encoding="utf-8")) == result
+    assert seen == run_directory.read_history(path)
+    assert [record["epoch"] for record in seen] == [1, 2, 3]
+    assert Config.from_dict(json.loads((path / "config.json").read_text())).training.batch_size == 48
+    assert (result["name"], result["device"], result["backend"], result["dtype"]) == (
+        "1p-cpu",
+        "cpu",
+        "gloo",
+        "float32",
+    )
+    assert result["corpus"]["sentences"] == {"train": 203, "dev": 5, "test": 30}
+    assert not result["corpus"]["embedded_sample"]
+    assert any("NEW" in warning for warning in result["warnings"])
+    assert result["dev"]["per_type"]["NEW"]["support"] == 1
+    seconds = result["seconds"]
+    assert all(value > 0 for value in seconds.values())
+    assert sum(seconds[part] for part in ("startup", "data", "train", "evaluation")) <= seconds["total"]
+    best = max(seen, key=lambda record: record["dev"]["entity"]["f1"])
+    assert result["best_epoch"] == best["epoch"]
+    assert result["dev"]["entity"] == best["dev"]["entity"], "the scored model is the best one, not the last"
+
+
+def test_the_contract_checker_finds_nothing(run) -> None:
+    checker = ROOT.parent / "shared" / "check_contract.py"
+    if not checker.exists():
+        pytest.skip("the contract's own checker is not beside the repository")
+    done = subprocess.run([sys.executable, checker, run[1]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_saved_model_scores_what_the_run_reported(run) -> None:
+    result, path, _ = run
+    scores = Tagger.load(path / "best").score(_corpus(result).test)
+    assert scores["entity"] == result["test"]["entity"]
+
+
+def _corpus(result) -> Corpus:
+    from ray_bilstm.corpus import read_corpus
+
+    return read_corpus(result["corpus"]["path"])
+
+
+def test_a_finished_run_is_safe(run, data_dir) -> None:
+    result, path, _ = run
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    config = Config().with_fields(**SMALL, data_dir=str(data_dir), output_dir=str(path), train_epochs=3)
+    with pytest.raises(RunError, match="holds a finished run"):
+        train(config)
+    again, _ = train(config.with_fields(resume=True))
+    assert again == result
+    assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_run_that_ended_before_its_result_is_resumed(run, data_dir, tmp_path) -> None:
+    result, path, _ = run
+    subprocess.run(["cp", "-r", f"{path}/.", tmp_path], check=True)
+    (tmp_path / "result.json").unlink()
+    fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "train_epochs": 3, "resume": True}
+    with pytest.raises(RunError, match="hidden_size was 16 and is 32"):
+        train(Config().with_fields(**{**fields, "hidden_size": 32}))
+    again, _ = train(Config().with_fields(**fields))
+    assert {split: again[split] for split in ("dev", "test")} == {split: result[split] for split in ("dev", "test")}
+    assert len(run_directory.read_history(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_more_workers_solve_the_same_problem(run, data_dir, tmp_path, workers: int) -> None:
+    one, _, alone = run
+    fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "train_epochs": 3}
+    result, _ = train(Config().with_fields(**fields, num_workers=workers))
+    history = run_directory.read_history(tmp_path)
+    assert result["num_workers"] == workers
+    assert history[0]["first_step_loss"] == pytest.approx(alone[0]["first_step_loss"], rel=1e-6)
+    losses = [[record["train_loss"] for record in records] for records in (history, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert [record["steps"] for record in history] == [record["steps"] for record in alone]
+    for split in ("dev", "test"):
+        tokens = np.array(result[split]["confusion"]["matrix"]).sum()
+        assert tokens == np.array(one[split]["confusion"]["matrix"]).sum(), "every sentence is scored once"
+        assert result[split]["entity"]["f1"] == pytest.approx(one[split]["entity"]["f1"], abs=0.05)
+
+
+def _note_rows(settings) -> None:
+    """A worker that notes which sentences it is given in two epochs."""
+    rank, size = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
+    training = dataset.training_set(
+        ray.train.get_dataset_shard("train"),
+        settings["lengths"],
+        rank=rank,
+        world_size=size,
+        device=torch.device("cpu"),
+        batch_size=64,
+        seed=1,
+        shapes=32,
+        shard_memory=settings["shard_memory"],
+    )
+    epochs = [[batch.rows.tolist() for batch in training.batches(epoch)] for epoch in (1, 2)]
+    tokens = [sum(int(batch.lengths_B.sum()) for batch in training.batches(1))]
+    Path(settings["folder"], f"{rank}.json").write_text(json.dumps([epochs, tokens]))
+
+
+@pytest.mark.parametrize(("workers", "streamed"), [(8, False), (2, True)])
+def test_every_sentence_is_seen_once_an_epoch(tmp_path, monkeypatch, workers: int, streamed: bool) -> None:
+    sentences = [s for part in (sample_corpus().train,) for s in part for _ in range(6)][:3821]
+    lengths = np.array([len(s.tokens) for s in sentences], np.int32)
+    vocab = Vocab.build(sentences, scheme="BMES", bigram_min_count=2)
+    encoded = dataset.make_dataset(sentences, vocab)
+    if streamed:  # this corpus fits the smallest --shard-memory, 1 MiB: let a token weigh more
+        bytes_per_token = int(2**20 * workers / lengths.sum() * 3)
+        monkeypatch.setattr(dataset, "BYTES_PER_TOKEN", bytes_per_token)
+    trainer = ray.train.torch.TorchTrainer(
+        _StreamedWorker(dataset.BYTES_PER_TOKEN),
+        train_loop_config={"lengths": lengths, "folder": str(tmp_path), "shard_memory": 1},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 2 / workers}),
+        run_config=ray.train.RunConfig(storage_path=str(tmp_path / "ray")),
+        datasets={"train": encoded},
+        dataset_config=dataset.whole_dataset_config(),
+    )
+    trainer.fit()
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(workers)]
+    for epoch in (0, 1):
+        steps = [rank[0][epoch] for rank in ranks]
+        assert len({len(rows) for rows in steps}) == 1, "all ranks take the same number of steps"
+        seen = [row for rows in steps for step in rows for row in step]
+        assert sorted(seen) == list(range(3821))
+    tokens = [rank[1][0] for rank in ranks]
+    assert max(tokens) < 1.05 * min(tokens)
+
+
+class _StreamedWorker:
+    """`_note_rows` with the driver's idea of how much a token weighs."""
+
+    def __init__(self, bytes_per_token: int) -> None:
+        self.bytes_per_token = bytes_per_token
+
+    def __call__(self, settings) -> None:
+        dataset.BYTES_PER_TOKEN = self.bytes_per_token
+        _note_rows(settings)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_every_sentence_goes_to_exactly_one_rank(world_size: int) -> None:
+    sentences = sample_corpus().train[:301]
+    lengths = np.array([len(s.tokens) for s in sentences], np.int32)
+    vocab = Vocab.build(sentences, scheme="BMES", bigram_min_count=1)
+    iterator = dataset.make_dataset(sentences, vocab).iterator()
+    seen = []
+    for rank in range(world_size):
+        shard = dataset.pull_shard(iterator, lengths, rank=rank, world_size=world_size, device=torch.device("cpu"))
+        seen += shard.rows.tolist()
+        batch = shard.batch(shard.rows[:1], 200, sentences=1)
+        first, length = sentences[shard.rows[0]], int(batch.lengths_B[0])
+        assert [vocab.chars[i - 2] for i in batch.chars_BL[0, :length].tolist()] == list(first.tokens)
+        assert [vocab.tags[i] for i in batch.tags_BL[0, :length].tolist()] == list(first.tags)
+    assert sorted(seen) == list(range(301))
+
+
+def test_too_many_workers_are_refused_with_the_arithmetic(data_dir, tmp_path) -> None:
+    fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path / "run"), "device": "cuda"}
+    with pytest.raises(ClusterError, match=r"--num-workers 9 x 1 GPU .* 8 GPU on 1 node, which holds 8 workers"):
+        train(Config().with_fields(**fields, num_workers=9))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path) -> None:
+    fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "learning_rate": 1e38}
+    with pytest.raises(TrainingError, match=r"^the loss is not finite at epoch 1, step \d+: got .*learning-rate"):
+        train(Config().with_fields(**fields))
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "0"], "error: batch_size is 0: expected 1 or more"),
+        (["--data_dir", "nowhere"], "error: nowhere: got nothing, expected a folder"),
+        (["--resume", "--overwrite"], "error: overwrite and resume exclude each other"),
+        (["--output-dir", "/proc/none"], "error: /proc/none: cannot be written: No such file or directory"),
+    ],
+)
+def test_errors_are_one_line(arguments, message: str, capsys) -> None:
+    assert cli.main(["train", "--device", "cpu", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+
+
+ONE_CPU = """
+import ray, sys
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+from ray_bilstm.cli import main
+sys.exit(main(["train", "--device", "cpu", "--train-epochs", "1", "--num-workers", "2", "--output-dir", sys.argv[1]]))
+"""
+
+
+def test_one_cpu_is_enough(tmp_path) -> None:
+    """Workers that claim all of the only CPU must not wait for a data task that needs it."""
+    words = [sys.executable, "-c", ONE_CPU, tmp_path / "run"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.rstrip().endswith("result.json")
+    assert "embedded sample" in done.stdout
