@@ -96,7 +96,7 @@ def _add_train_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> No
     for flag in iter_flags():
         default = defaults.get(flag.name, flag.default)
         name = f"--{flag.name.replace('_', '-')}"
-        shown = flag.help if default in (None, False) else f"{flag.help} (default: {default})"
+        shown = flag.help if default is None or default is False else f"{flag.help} (default: {default})"
         help_text = shown.replace("%", "%%")
         if flag.type is bool:
             groups[flag.section].add_argument(

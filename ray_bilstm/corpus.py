@@ -226,7 +226,7 @@ def _recognise(tagged: list[tuple[str, ...]]) -> str:
         for tag, count in counts.items():
             prefixes[schemes.split(tag)[0]] += count
         rarer = "I" if prefixes["M"] >= prefixes["I"] else "M"
-        kept = {tag for tag in counts if schemes.split(tag)[0] != rarer or 0 in (prefixes["M"], prefixes["I"])}
+        kept = {tag for tag in counts if schemes.split(tag)[0] != rarer}
         return schemes.recognise([tag for tag in tags if tag in kept] for tags in tagged)
 
 

@@ -123,8 +123,7 @@ def training_set(
 
 
 def _iter_tables(dataset: ray.data.DataIterator, size: int) -> Iterator[pa.Table]:
-    # Without the extra thread of prefetching, a worker that ends early leaves nothing running.
-    return iter(dataset.iter_batches(batch_size=size, batch_format="pyarrow", prefetch_batches=1))
+    return iter(dataset.iter_batches(batch_size=size, batch_format="pyarrow"))
 
 
 def _own_rows(table: pa.Table, owners: np.ndarray, rank: int, *, first: int = 0) -> pa.Table:

@@ -49,6 +49,8 @@ class Precision:
                 if not isinstance(module, CRF):
                     for weight in module.parameters(recurse=False):
                         weight.data = weight.data.to(self.dtype)
+                    if isinstance(module, nn.LSTM):
+                        module.flatten_parameters()  # one block of memory, as cuDNN wants it
         for name, weight in model.named_parameters():
             same = weight.dtype is torch.float32
             self.weights[name] = (weight, weight if same else masters[name].requires_grad_(weight.requires_grad))

@@ -24,7 +24,13 @@ KINDS = {"entity": "entity: strict, micro-averaged", "token": "token: weighted b
 SPLITS = {"dev": "Dev 验证集", "test": "Test 测试集"}
 SECONDS = {"startup": "Startup 启动", "data": "Data 数据", "train": "Train 训练", "evaluation": "Evaluation 评估"}
 CURVES = (  # title, subtitle, unit, axis from zero, (label, colour, keys in a line of the history) of each line
-    ("Training loss", "训练损失", "mean over the epoch", True, [("train loss", "a", ["train_loss"])]),
+    (
+        "Training loss",
+        "训练损失",
+        "negative log-likelihood a sentence, in nats",
+        True,
+        [("train loss", "a", ["train_loss"])],
+    ),
     (
         "Dev F1",
         "验证集 F1",

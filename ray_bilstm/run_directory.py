@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_bilstm.checkpoint import STATE, write_file
+from ray_bilstm.checkpoint import STATE, VOCAB, write_file
 from ray_bilstm.config import Config
+from ray_bilstm.vocab import Vocab
 
 CONFIG, HISTORY, RESULT, REPORT, BEST, LAST = (
     "config.json",
@@ -47,23 +48,32 @@ def choose_path(output_dir: str | None, name: str) -> Path:
     return root / "runs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def open_run(path: Path, config: Config) -> None:
-    """Make `path` ready for a run with `config`. Raises RunError where it holds another one."""
-    holds = [name for name in (RESULT, HISTORY, LAST, BEST) if (path / name).exists()]
+def check_free(path: Path, config: Config) -> None:
+    """Raises RunError where `path` holds a run that `config` neither resumes nor replaces."""
+    holds = _parts(path)
     if holds and config.run.resume:
         _check_same(path, config)
-    elif holds and config.run.overwrite:
-        _set_aside(path)
-    elif holds:
+    elif holds and not config.run.overwrite:
         state = "a finished run" if RESULT in holds else "an unfinished run"
         raise RunError(
             f"{path}: holds {state} ({', '.join(holds)}), expected an empty or new directory:"
             " choose another --output-dir, or pass --overwrite or --resume"
         )
+
+
+def open_run(path: Path, config: Config) -> None:
+    """Make `path` ready for a run with `config`. Raises RunError where it is not free or cannot be written."""
+    check_free(path, config)
     try:
+        if config.run.overwrite and _parts(path):
+            _set_aside(path)
         write_file(path / CONFIG, config.to_json())
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _parts(path: Path) -> list[str]:
+    return [name for name in (RESULT, HISTORY, LAST, BEST) if (path / name).exists()]
 
 
 def _check_same(path: Path, config: Config) -> None:
@@ -80,6 +90,16 @@ def _check_same(path: Path, config: Config) -> None:
     changed = [f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new]
     if changed:
         raise RunError(f"{path}: cannot resume with other settings: {'; '.join(changed)}")
+
+
+def check_same_vocab(path: Path, vocab: Vocab) -> None:
+    """Raises RunError where the run at `path` was trained with another vocabulary, so on another corpus."""
+    try:
+        before = Vocab.from_json((path / LAST / VOCAB).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path / LAST / VOCAB}: cannot be read: {error}") from error
+    if before != vocab:
+        raise RunError(f"{path}: cannot resume on another corpus: train gives another vocabulary than {LAST}/{VOCAB}")
 
 
 def _set_aside(path: Path) -> None:

@@ -49,6 +49,11 @@ def train(
     Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError or TrainingError, with a sentence each.
     """
     started = time.time()
+    if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
+        given = run_directory.choose_path(config.run.output_dir, "")
+        if config.run.resume and run_directory.is_finished(given):
+            return run_directory.read_result(given), given
+        run_directory.check_free(given, config)
     data = config.data
     corpus = sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
     if on_start:
@@ -57,12 +62,12 @@ def train(
     connect(config)
     chosen, claim, config = fit_to_cluster(config)
     path = run_directory.choose_path(config.run.output_dir, f"{config.run.num_workers}p-{chosen.name}")
-    if config.run.resume and run_directory.is_finished(path):
-        return run_directory.read_result(path), path
     run_directory.open_run(path, config)
     connected = time.time()
 
     vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=data.bigram_min_count)
+    if config.run.resume and run_directory.can_resume(path):
+        run_directory.check_same_vocab(path, vocab)
     scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
     lengths = {split: [len(sentence.tokens) for sentence in part] for split, part in corpus.splits.items()}
     job = Job(
@@ -92,15 +97,25 @@ def train(
 
 def connect(config: Config) -> None:
     """Join the Ray cluster of RAY_ADDRESS or of this machine, else start one here; quietly."""
+    if ray.is_initialized():
+        return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for workers started here: spinning threads starve neighbours
-    rank, device = config.run.local_rank, config.run.device
-    if rank is not None and not ray.is_initialized():
+    address = os.environ.get("RAY_ADDRESS")
+    if config.run.local_rank is not None:
+        if address not in (None, "local"):
+            raise cluster.ClusterError(
+                f"--local-rank {config.run.local_rank} names a device of this machine, but the cluster at {address}"
+                " assigns devices itself: leave it out, or set RAY_ADDRESS=local"
+            )
+        address = "local"
         for known in accelerator.ACCELERATORS.values():
-            if known.visible_devices and device in ("auto", known.name):
-                os.environ[known.visible_devices] = str(rank)
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+            if known.visible_devices and config.run.device in ("auto", known.name):
+                os.environ[known.visible_devices] = str(config.run.local_rank)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise cluster.ClusterError(f"{error}. Start it, or set RAY_ADDRESS=local to start Ray here") from error
 
 
 def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:

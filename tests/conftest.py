@@ -12,7 +12,7 @@ from ray_bilstm.corpus import Sentence
 from ray_bilstm.tags import Span, from_spans
 from ray_bilstm.vocab import Vocab
 
-hypothesis.settings.register_profile("quiet", deadline=None, database=None, derandomize=True)
+hypothesis.settings.register_profile("quiet", max_examples=50, deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("quiet")
 
 TEXTS = """

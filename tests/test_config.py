@@ -108,7 +108,7 @@ def test_unknown_sections_and_settings_are_named(settings, message):
 def test_settings_that_exclude_each_other():
     with pytest.raises(ConfigError, match="overwrite and resume"):
         RunConfig(overwrite=True, resume=True)
-    with pytest.raises(ConfigError, match="distributed.*local_rank"):
+    with pytest.raises(ConfigError, match=r"distributed.*local_rank"):
         RunConfig(distributed=True, local_rank=0)
 
 

@@ -249,6 +249,18 @@ def test_illegal_transitions_are_warnings_with_their_line(tmp_path: Path) -> Non
     ]
 
 
+def test_illegal_transitions_of_records_have_the_line_of_the_record(tmp_path: Path) -> None:
+    tags = (["B-X"], ["M-X", "E-X"], ["O", "E-X"])
+    lines = ['{"text": "字", "entities": []}'] * 9
+    lines += [json.dumps({"tokens": ["字"] * len(row), "tags": row}) for row in tags]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert [warning.removeprefix(f"{path}:").split(": ")[:2] for warning in read_sentences(path)[2]] == [
+        ["10", "B-X ends the sentence"],
+        ["11", "M-X starts the sentence"],
+        ["12", "E-X follows O (token 2 of the sentence)"],
+    ]
+
+
 def test_mostly_illegal_means_the_wrong_scheme(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "王 B-X\n二 I-X\n\n" * 3)
     assert read_sentences(path, scheme="BIO")[2] == []
@@ -261,7 +273,7 @@ def test_mostly_illegal_means_the_wrong_scheme(tmp_path: Path) -> None:
 
 def test_tags_that_train_lacks_are_warnings(tmp_path: Path) -> None:
     dev = "王 B-NAME\n二 M-NAME\n三 E-NAME\n"
-    test = "王 O\n\n二 B-ORG\n三 E-ORG\n四 S-RACE\n五 S-ORG\n"
+    test = "王 O\n\n二 B-ORG\n三 E-ORG\n四 S-RACE\n五 S-ORG\n\n六 S-RACE\n"
     corpus = read_corpus(folder(tmp_path, dev=dev, test=test))
     assert [warning.removeprefix(str(tmp_path) + os.sep) for warning in corpus.warnings] == [
         "dev.char.bmes:2: dev has known types; tags that train lacks: M-NAME (line 2)",

@@ -43,7 +43,7 @@ def enumerate_paths(emissions_LT, transitions_TT, start_T, end_T):
 
 
 def enumerated_loss(case, weight_B):
-    """Weighted sum of the negative log-likelihoods over enumerated paths; float64 copies of the inputs get gradients."""
+    """Weighted sum of the negative log-likelihoods over enumerated paths, with float64 copies of the inputs."""
     inputs = [x.double().requires_grad_() for x in (case.emissions_BLT, *case.scores)]
     total = torch.zeros((), dtype=torch.float64)
     for b, length in enumerate(case.lengths_B.tolist()):

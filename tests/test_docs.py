@@ -26,7 +26,7 @@ def settings_table() -> str:
     """The table of settings as the code has it."""
     rows = ["| flag | meaning | default |", "|---|---|---|"]
     for flag in iter_flags():
-        default = "" if flag.default in (None, False) else f"`{flag.default}`"
+        default = "" if flag.default is None or flag.default is False else f"`{flag.default}`"
         choices = f" `{' '.join(flag.choices)}`" if flag.choices else ""
         rows.append(f"| `--{flag.name.replace('_', '-')}`{choices} | {flag.help} | {default} |")
     return "\n".join(rows) + "\n"

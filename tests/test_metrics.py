@@ -60,7 +60,7 @@ def legal(scheme, length, draw):
 
 
 def pairs_of(scheme):
-    """Sentences with any tags, legal or not. In IOB1 legal ones: there seqeval lets no entity begin with a B after O."""
+    """Sentences with any tags, legal or not; in IOB1 legal ones, as seqeval lets no entity begin with B after O."""
     if scheme == "IOB1":
         lengths = st.lists(st.integers(1, 8), min_size=1, max_size=4)
         return st.builds(

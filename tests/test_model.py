@@ -8,7 +8,7 @@ from torch import nn
 from ray_bilstm import tags
 from ray_bilstm.batches import Shard
 from ray_bilstm.config import ModelConfig
-from ray_bilstm.model import BiLSTM, BiLstmCrf, Dropout
+from ray_bilstm.model import BiLSTM, BiLstmCrf, LockedDropout
 from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab
 
 SHAPES = pytest.mark.parametrize(("num_layers", "bigrams"), [(1, True), (2, True), (1, False), (2, False)])
@@ -144,14 +144,15 @@ def test_all_parameters_of_a_crf_tagger_learn(sentences, device):
     assert all(weight.grad is not None and weight.grad.any() for weight in model.parameters())
 
 
-@pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.999])
-def test_dropout_drops_its_share_and_keeps_the_mean(p, device):
-    dropout = Dropout(p)
-    inputs = torch.ones(1001, 501, device=device, requires_grad=True)
-    outputs = dropout(inputs)
-    outputs.sum().backward()
-    assert (outputs == 0).float().mean().item() == pytest.approx(p, abs=0.004)
-    assert outputs.mean().item() == pytest.approx(1, abs=0.1)
-    assert torch.equal(inputs.grad, outputs), "a gradient passes where its value did"
-    assert not torch.equal(dropout(inputs), outputs)
-    assert torch.equal(dropout.eval()(inputs), inputs)
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+def test_dropout_drops_its_share_at_all_positions_of_a_sentence(p, device):
+    dropout = LockedDropout(p)
+    inputs_BLE = torch.ones(500, 3, 400, device=device, requires_grad=True)
+    outputs_BLE = dropout(inputs_BLE)
+    outputs_BLE.sum().backward()
+    assert (outputs_BLE == 0).float().mean().item() == pytest.approx(p, abs=0.005)
+    assert outputs_BLE.mean().item() == pytest.approx(1, abs=0.05)
+    assert (outputs_BLE == outputs_BLE[:, :1]).all()
+    assert not torch.equal(outputs_BLE[0], outputs_BLE[1])
+    assert torch.equal(inputs_BLE.grad, outputs_BLE), "a gradient passes where its value did"
+    assert torch.equal(dropout.eval()(inputs_BLE), inputs_BLE)

@@ -1,5 +1,6 @@
 """From text to entities, with a model from disk, in a fresh process too."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def test_a_batch_gives_what_single_texts_give(tagger, sentences):
 def test_entity_texts_are_slices_of_any_text(tagger, text):
     entities = tagger.predict(text)
     assert all(entity.text == text[entity.start : entity.end] != "" for entity in entities)
-    assert all(one.end <= other.start for one, other in zip(entities, entities[1:], strict=False))
+    assert all(one.end <= other.start for one, other in itertools.pairwise(entities))
     (labels,) = tagger.tag([text])
     assert len(labels) == len(text)
     assert tags.illegal_positions(labels, "BMES") == []

@@ -139,6 +139,8 @@ def test_a_run_that_ended_before_its_result_is_resumed(run, data_dir, tmp_path) 
     fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "train_epochs": 3, "resume": True}
     with pytest.raises(RunError, match="hidden_size was 16 and is 32"):
         train(Config().with_fields(**{**fields, "hidden_size": 32}))
+    with pytest.raises(RunError, match="another corpus"):
+        train(Config().with_fields(**{**fields, "data_dir": None}))
     again, _ = train(Config().with_fields(**fields))
     assert {split: again[split] for split in ("dev", "test")} == {split: result[split] for split in ("dev", "test")}
     assert len(run_directory.read_history(tmp_path)) == 3

@@ -55,7 +55,7 @@ def test_the_last_bigram_ends_with_the_end(vocab):
 
 
 def test_an_unknown_tag_is_named(vocab):
-    with pytest.raises(VocabError, match="'B-NEW'.*B-NAME"):
+    with pytest.raises(VocabError, match=r"'B-NEW'.*B-NAME"):
         vocab.encode([["王"]], [["B-NEW"]])
 
 
