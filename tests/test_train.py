@@ -267,6 +267,19 @@ def test_errors_are_one_line(arguments, message: str, capsys) -> None:
     assert line.startswith(message)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_resume_ner_is_learnt(resume_ner, tmp_path) -> None:
+    """A fifth of the default recipe's epochs; the full one is in the README's table of results."""
+    config = Config().with_fields(data_dir=str(resume_ner), device="cpu", train_epochs=6, output_dir=str(tmp_path))
+    result, _ = train(config)
+    assert result["corpus"]["sentences"] == {"train": 3821, "dev": 463, "test": 477}
+    assert len(result["test"]["confusion"]["tags"]) == 28
+    assert result["test"]["entity"]["f1"] > 0.91
+    assert result["test"]["token"]["f1"] > 0.94
+    assert [warning.split(":")[1] for warning in result["warnings"]] == ["62391", "64413"]
+
+
 ONE_CPU = """
 import ray, sys
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
