@@ -80,6 +80,8 @@ def read_model(directory: str | Path) -> tuple[BiLstmCrf, Vocab]:
         )
     try:
         settings = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        if settings["format"] != FORMAT:
+            raise ValueError(f"format {settings['format']!r}, expected {FORMAT}")
         config = section_from_dict(ModelConfig, settings["model"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{directory / CONFIG}: not the settings of a model: {error!r}") from error

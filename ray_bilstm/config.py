@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import math
 import textwrap
 import types
 import typing
@@ -108,9 +109,9 @@ class TrainingConfig:
         for name in ("batch_size", "train_epochs"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "clip_norm"):
-            _require(self, name, getattr(self, name) > 0, "more than 0")
+            _require(self, name, 0 < getattr(self, name) < math.inf, "more than 0")
         for name in ("weight_decay", "patience"):
-            _require(self, name, getattr(self, name) >= 0, "0 or more")
+            _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
         _require(self, "warmup", 0 <= self.warmup < 1, "0 or more and less than 1")
 
 
