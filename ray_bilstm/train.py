@@ -96,19 +96,21 @@ def train(
 
 
 def connect(config: Config) -> None:
-    """Join the Ray cluster of RAY_ADDRESS or of this machine, else start one here; quietly."""
+    """Join the Ray cluster that RAY_ADDRESS names (`auto`: the one of this machine), else start one here; quietly.
+
+    Ray by itself would look for a cluster here, and wait many minutes for one that was killed.
+    """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for workers started here: spinning threads starve neighbours
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS", "local")
     if config.run.local_rank is not None:
-        if address not in (None, "local"):
+        if address != "local":
             raise cluster.ClusterError(
                 f"--local-rank {config.run.local_rank} names a device of this machine, but the cluster at {address}"
                 " assigns devices itself: leave it out, or set RAY_ADDRESS=local"
             )
-        address = "local"
         for known in accelerator.ACCELERATORS.values():
             if known.visible_devices and config.run.device in ("auto", known.name):
                 os.environ[known.visible_devices] = str(config.run.local_rank)
