@@ -185,10 +185,13 @@ def _run_workers(
 
 
 def _explain(error: ray.train.TrainingFailedError) -> TrainingError:
-    """One sentence for what happened on a worker: the last line of its traceback."""
-    failures = list(getattr(error, "worker_failures", {}).values()) or [error]
-    name, _, message = str(failures[0]).strip().split("\n")[-1].partition(": ")
-    return TrainingError(message if name.startswith("ray_bilstm.") else f"a worker failed: {name}: {message}")
+    """One sentence for what happened on a worker: its exception, or the last line of a traceback."""
+    failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
+    line = str(failure).strip().split("\n")[-1]
+    if type(failure).__module__.startswith("ray_bilstm."):
+        return TrainingError(line)
+    name, _, message = line.partition(": ")
+    return TrainingError(message if name.startswith("ray_bilstm.") else f"a worker failed: {line}")
 
 
 def _describe(job: Job, corpus: Corpus) -> Record:

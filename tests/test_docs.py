@@ -1,5 +1,6 @@
 """What the README says is there is there, and the other way round."""
 
+import os
 import re
 import subprocess
 import sys
@@ -56,7 +57,11 @@ def test_jobs_are_executable_have_help_and_stand_in_the_readme(job: str) -> None
     path = ROOT / "jobs" / job
     assert path.stat().st_mode & 0o111 == 0o111
     assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n")
-    shown = subprocess.run([path, "--help"], capture_output=True, text=True, check=True, timeout=120, cwd=ROOT).stdout
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    words = [path, "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
     assert f"jobs/{job}" in shown
     assert all(f"jobs/{job}" in (ROOT / readme).read_text(encoding="utf-8") for readme in READMES)
 
