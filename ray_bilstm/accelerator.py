@@ -1,15 +1,16 @@
-"""npu | cuda | cpu in one table: Ray resource, collective backend, half precisions, padded lengths; and the few calls
-that differ between them. The only file that imports torch_npu, and only when the device is npu.
+"""npu | cuda | cpu in one table: Ray resource, collective backend, precisions, shapes, settings; and the few calls that
+differ between them. The only file that imports torch_npu, and only when the device is npu.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ class AcceleratorError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Accelerator:
-    """How Ray and torch call one kind of device."""
+    """How Ray and torch call one kind of device, and what it wants."""
 
     name: str
     resource: str
-    """Ray resource that a worker claims"""
+    """Ray resource of which a worker claims one (of CPU: a share)"""
     backend: str
     """collective backend of torch.distributed"""
     visible_devices: str | None
@@ -35,6 +36,12 @@ class Accelerator:
     """precision level where the user names none"""
     padded_lengths: int
     """how many lengths batches are padded to: few where each new shape compiles, many where padding costs"""
+    fixed_shapes: bool
+    """whether batches of few sentences are filled up with padding rows, so that a length has one shape"""
+    half_lstm: bool
+    """whether the LSTM is computed in half precision at O1 and O2 where the user does not say"""
+    environment: Mapping[str, str]
+    """variables of a worker process that the user has not set; read when the device is first used"""
 
 
 ACCELERATORS = {
@@ -45,6 +52,13 @@ ACCELERATORS = {
         visible_devices="ASCEND_RT_VISIBLE_DEVICES",
         default_level="O2",
         padded_lengths=8,
+        fixed_shapes=True,
+        half_lstm=False,  # torch_npu documents nn.LSTM for float32 only
+        environment={
+            "HCCL_CONNECT_TIMEOUT": "300",  # seconds that a rank waits for the others; must be the same on all
+            "HCCL_WHITELIST_DISABLE": "1",
+            "TASK_QUEUE_ENABLE": "2",  # kernels are launched, and their workspace is claimed, by a second thread
+        },
     ),
     "cuda": Accelerator(
         name="cuda",
@@ -53,6 +67,9 @@ ACCELERATORS = {
         visible_devices="CUDA_VISIBLE_DEVICES",
         default_level="O2",
         padded_lengths=8,
+        fixed_shapes=False,
+        half_lstm=True,
+        environment={},
     ),
     "cpu": Accelerator(
         name="cpu",
@@ -61,6 +78,9 @@ ACCELERATORS = {
         visible_devices=None,
         default_level="O0",
         padded_lengths=32,
+        fixed_shapes=False,
+        half_lstm=True,
+        environment={},
     ),
 }
 
@@ -74,14 +94,16 @@ def choose(device: str, resources: Mapping[str, float]) -> Accelerator:
 
 def load(accelerator: Accelerator) -> Any:
     """The module `torch.npu` or `torch.cuda`, None for cpu. Raises AcceleratorError with what is missing."""
+    if accelerator.name == "cpu":
+        return None
     if accelerator.name == "npu":
         _import_torch_npu()
-    module = getattr(torch, accelerator.name) if accelerator.name != "cpu" else None
-    if module is not None and not module.is_available():
+    module = getattr(torch, accelerator.name)
+    if not module.is_available():
         wants = "npu-smi info" if accelerator.name == "npu" else "nvidia-smi"
+        visible = f"{accelerator.visible_devices}={os.environ.get(accelerator.visible_devices or '', '(not set)')}"
         raise AcceleratorError(
-            f"torch sees no {accelerator.name} device on this machine: check `{wants}`"
-            f" and {accelerator.visible_devices}"
+            f"torch sees no {accelerator.name} device on this machine: check `{wants}` and {visible}"
         )
     return module
 
@@ -93,18 +115,42 @@ def _import_torch_npu() -> None:
         import torch_npu  # noqa: F401
     except Exception as error:  # ImportError, RuntimeError and bare Exception are all raised without CANN
         raise AcceleratorError(
-            f"torch_npu cannot load: {error}. Is CANN installed? source <CANN directory>/set_env.sh"
+            f"torch_npu cannot load ({error}): install CANN, and in the shell that starts Ray"
+            " `source /usr/local/Ascend/ascend-toolkit/set_env.sh`"
         ) from error
 
 
-def worker_device(accelerator: Accelerator) -> torch.device:
-    """The device of this process: Ray shows each worker its own, so it has index 0. Made current."""
+def worker_device(accelerator: Accelerator, assigned: Sequence[str] = ()) -> torch.device:
+    """The device of this process, made current; the environment and settings it wants are made first.
+
+    `assigned`: the device ids that Ray gave this worker. torch counts the devices that the process sees: usually that
+    one alone, index 0; all of them where Ray was told not to restrict its workers.
+    """
+    for variable, value in accelerator.environment.items():
+        os.environ.setdefault(variable, value)
     module = load(accelerator)
     if module is None:
         return torch.device("cpu")
-    device = torch.device(accelerator.name, 0)
+    device = torch.device(accelerator.name, _visible_index(accelerator, assigned))
     module.set_device(device)
+    if accelerator.name == "npu":
+        module.set_compile_mode(jit_compile=False)  # ready-made kernels, also for a shape not seen before
+        module.config.allow_internal_format = False
     return device
+
+
+def _visible_index(accelerator: Accelerator, assigned: Sequence[str]) -> int:
+    visible = os.environ.get(accelerator.visible_devices or "")
+    if not assigned:
+        return 0
+    if visible is None:
+        return int(assigned[0])
+    if assigned[0] not in visible.split(","):
+        raise AcceleratorError(
+            f"Ray assigned {accelerator.resource} {assigned[0]}, but {accelerator.visible_devices}={visible}"
+            " hides it from this worker: let Ray set it"
+        )
+    return visible.split(",").index(assigned[0])
 
 
 def synchronize(device: torch.device) -> None:
@@ -133,18 +179,39 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def half_dtype(accelerator: Accelerator, requested: str) -> torch.dtype:
-    """The half precision of O1 and O2. Raises AcceleratorError where the device lacks the requested one.
+def half_dtypes(accelerator: Accelerator) -> list[torch.dtype]:
+    """The half precisions that this process's device computes in, the one to prefer first; none: O0 only.
 
-    CPUs compute bfloat16; float16 there is refused by the LSTM kernels or 20 times slower than float32.
+    Ascend 910A and V100 know float16 only, later ones both. NPUs prefer float16: their documentation lists more
+    operators for it. CPUs compute bfloat16; float16 takes 20 times as long as float32 where there are no units for it.
     """
     if accelerator.name == "cpu":
-        has_bfloat16, has_float16 = True, False
-    else:
-        has_bfloat16, has_float16 = bool(load(accelerator).is_bf16_supported()), True
+        has_float16 = torch.ops.mkldnn._is_mkldnn_fp16_supported()
+        return [torch.bfloat16, torch.float16] if has_float16 else [torch.bfloat16]
+    module = load(accelerator)
+    if not module.is_bf16_supported(including_emulation=False):
+        return [torch.float16]
+    return [torch.float16, torch.bfloat16] if accelerator.name == "npu" else [torch.bfloat16, torch.float16]
+
+
+def half_dtype(accelerator: Accelerator, requested: str) -> torch.dtype:
+    """The half precision of O1 and O2. Raises AcceleratorError where the device lacks the requested one."""
+    supported = half_dtypes(accelerator)
     if requested == "auto":
-        return torch.bfloat16 if has_bfloat16 and accelerator.name != "npu" else torch.float16
-    if not (has_bfloat16 if requested == "bfloat16" else has_float16):
-        other = "bfloat16" if has_bfloat16 else "float16"
-        raise AcceleratorError(f"{requested} is not to be had on this {accelerator.name}: use --amp-dtype {other}")
-    return torch.float16 if requested == "float16" else torch.bfloat16
+        return supported[0]
+    dtype: torch.dtype = getattr(torch, requested)
+    if dtype not in supported:
+        names = " or ".join(str(known).removeprefix("torch.") for known in supported)
+        raise AcceleratorError(f"{requested} is not to be had on this {accelerator.name}: use --amp-dtype {names}")
+    return dtype
+
+
+def half_lstm(accelerator: Accelerator, requested: str, dtype: torch.dtype, *, level: str) -> bool:
+    """Whether the LSTM is computed in `dtype` too. Raises AcceleratorError where that cannot be had."""
+    if accelerator.name == "npu" and requested == "half" and level == "O1":
+        raise AcceleratorError(
+            "autocast leaves the LSTM of an npu in float32: use --amp-opt-level O2 with --lstm-dtype half"
+        )
+    if accelerator.name == "cpu" and dtype is torch.float16:
+        return False  # oneDNN has no float16 LSTM to train
+    return accelerator.half_lstm if requested == "auto" else requested == "half"

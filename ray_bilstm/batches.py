@@ -7,14 +7,16 @@ of workers, every rank has the same number of steps, and no sentence is dropped 
 Rows are sorted by length once and dealt round and back again, so that ranks hold equally many characters. An epoch
 shuffles runs of `RUN` neighbours within a window of places, cuts the result into batches and shuffles those. A batch
 therefore holds sentences of about one length, about equally many from each rank. Batches are padded to one of a few
-fixed lengths, chosen to waste the fewest positions.
+fixed lengths, chosen to waste the fewest positions; for devices that want few shapes also to a fixed number of rows.
+
+Where the rows of each step stand goes to the device once an epoch: making a batch copies nothing from the host.
 
 Shapes: B sentences, L positions, N rows of a corpus. Padding: id 0 everywhere, length 0 for rows without a sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,10 +69,17 @@ class Shard:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, rows: np.ndarray, length: int, *, sentences: int) -> Batch:
-        """The sentences `rows` (places in the corpus, of this shard) padded to `length`; a padding row if none."""
-        index = np.searchsorted(self.rows, rows) if len(rows) else np.array([-1])
-        index_B = torch.from_numpy(index).to(self.device)
+    def plan(self, steps: Sequence[np.ndarray], size: int = 1) -> Tensor:
+        """Where the rows (places in the corpus, of this shard) of each step stand, filled up to `size` or the longest
+        step with -1, which stands for padding: int64, (steps, size), on the device."""
+        size = max(size, *(len(rows) for rows in steps), 1)
+        index = np.full((len(steps), size), -1)
+        for place, rows in zip(index, steps, strict=True):
+            place[: len(rows)] = np.searchsorted(self.rows, rows)
+        return torch.from_numpy(index).to(self.device)
+
+    def gather(self, index_B: Tensor, length: int, *, rows: np.ndarray, sentences: int) -> Batch:
+        """A line of `plan`, or the beginning of one, as a batch padded to `length`."""
         positions_L = torch.arange(length, device=self.device)
         lengths_B = self.lengths[index_B]
         flat_BL = (self.starts[index_B][:, None] + positions_L).clamp_(max=len(self.chars) - 1)
@@ -79,6 +88,10 @@ class Shard:
             torch.where(mask_BL, ids[flat_BL].long(), 0) for ids in (self.chars, self.bigrams, self.tags)
         )
         return Batch(chars_BL, bigrams_BL, tags_BL, lengths_B, rows, sentences)
+
+    def batch(self, rows: np.ndarray, length: int, *, sentences: int) -> Batch:
+        """One batch of `rows`, or of one padding row where there are none."""
+        return self.gather(self.plan([rows])[0], length, rows=rows, sentences=sentences)
 
 
 def deal(lengths_N: np.ndarray, world_size: int) -> np.ndarray:
@@ -156,9 +169,11 @@ class TrainingSet:
         world_size: int = 1,
         window: int | None = None,
         shapes: int = 32,
+        fixed_rows: bool = False,
     ) -> None:
         """`windows()` gives, each time, the shards of this rank for rows 0 to `window` - 1, `window` to ... (all rows
-        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to."""
+        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to,
+        `fixed_rows` whether every batch has as many rows as the fullest one so far."""
         self.windows = windows
         self.lengths_N = lengths_N
         self.batch_size = batch_size
@@ -167,6 +182,8 @@ class TrainingSet:
         self.world_size = world_size
         self.starts = range(0, len(lengths_N), window or len(lengths_N))
         self.shapes = padded_lengths(lengths_N, shapes)
+        self.fixed_rows = fixed_rows
+        self.most_rows = 1
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank."""
@@ -182,15 +199,29 @@ class TrainingSet:
             lengths = self._lengths(start)
             owners = deal(lengths, self.world_size)
             plan = plan_epoch(lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch, shapes=self.shapes)
-            for rows, length in plan:
-                mine = rows[owners[rows] == self.rank]
-                yield shard.batch(start + mine, length, sentences=len(rows))
+            own = [start + step.rows[owners[step.rows] == self.rank] for step in plan]
+            index_SB = shard.plan(own, self.most_rows)
+            self.most_rows = index_SB.shape[1]
+            for step, mine, index_B in zip(plan, own, index_SB, strict=True):
+                if not self.fixed_rows:
+                    index_B = index_B[: max(1, len(mine))]
+                yield shard.gather(index_B, step.length, rows=mine, sentences=len(step.rows))
 
 
-def iter_eval_batches(shard: Shard, *, batch_size: int) -> Iterator[Batch]:
-    """Every sentence of the shard once, sorted by length, exactly padded."""
+def iter_eval_batches(shard: Shard, *, batch_size: int, shapes: int | None = None) -> Iterator[Batch]:
+    """Every sentence of the shard once, sorted by length, exactly padded; or, given `shapes`, padded to at most so many
+    lengths and to `batch_size` rows."""
     lengths_N = shard.lengths[:-1].cpu().numpy()
+    if not len(lengths_N):
+        return
     order = np.argsort(lengths_N, kind="stable")
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        yield shard.batch(shard.rows[chosen], max(1, int(lengths_N[chosen[-1]])), sentences=len(chosen))
+    chunks = np.array_split(order, np.arange(batch_size, len(order), batch_size))
+    ends = np.array([max(1, lengths_N[chunk[-1]]) for chunk in chunks])
+    if shapes:
+        allowed = padded_lengths(ends, shapes)
+        ends = allowed[np.searchsorted(allowed, ends)]
+    index_SB = shard.plan([shard.rows[chunk] for chunk in chunks])
+    for chunk, index_B, length in zip(chunks, index_SB, ends.tolist(), strict=True):
+        yield shard.gather(
+            index_B if shapes else index_B[: len(chunk)], length, rows=shard.rows[chunk], sentences=len(chunk)
+        )

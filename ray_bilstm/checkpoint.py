@@ -106,7 +106,7 @@ def read_model(directory: str | Path) -> tuple[BiLstmCrf, Vocab]:
 
 def write_state(directory: Path, progress: Progress) -> None:
     """What `--resume` needs, in one file. Where the last epoch is the best, its weights are kept once."""
-    kinds = _TENSORS if progress.best_epoch != progress.epoch else ("weights", "moments")
+    kinds = [k for k in _TENSORS if k != "best_weights" or progress.best_epoch != progress.epoch]
     tensors = {f"{kind}/{name}": t for kind in kinds for name, t in getattr(progress, kind).items()}
     scalars = {f.name: getattr(progress, f.name) for f in dataclasses.fields(progress) if f.name not in _TENSORS}
     write_file(directory / STATE, save(tensors, metadata={"progress": json.dumps(scalars)}))
@@ -131,7 +131,7 @@ def read_state(directory: Path) -> Progress:
     return progress
 
 
-_TENSORS = ("weights", "best_weights", "moments")
+_TENSORS = ("weights", "best_weights", "moments", "loss_scale")
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

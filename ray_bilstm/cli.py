@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,6 +60,8 @@ def _run(
     arguments: Sequence[str] | None,
     function: Callable[[argparse.Namespace], int],
 ) -> int:
+    # torch would import an installed torch_npu by itself, and fail without CANN; it is imported where --device is npu.
+    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([_hyphenated(argument) for argument in given])
     try:
@@ -268,6 +271,28 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    devices = next(flag.choices for flag in iter_flags() if flag.name == "device")
+    parser.add_argument("--device", choices=devices, default="auto", help="what training would run on (default: auto)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """See whether training would work here: versions, devices, precision levels, workers that reach one another.
+
+    Exit code 0 where it would.
+    """
+    from ray_bilstm import doctor
+
+    findings = doctor.examine(options.device)
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            print(f"{finding.state:7}{finding.subject:16}{finding.text}")
+    return doctor.verdict(findings)
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "train": (_add_train_arguments, _train),
     "evaluate": (_add_evaluate_arguments, _evaluate),
@@ -275,4 +300,5 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "check": (_add_check_arguments, _check),
     "convert": (_add_convert_arguments, _convert),
     "report": (_add_report_arguments, _report),
+    "doctor": (_add_doctor_arguments, _doctor),
 }

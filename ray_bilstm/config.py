@@ -131,6 +131,8 @@ class RunConfig:
     """O0: float32; O1: autocast; O2: half weights with float32 masters; auto: O2 on npu and cuda, O0 on cpu"""
     amp_dtype: Literal["auto", "float16", "bfloat16"] = "auto"
     """half precision of O1 and O2; auto: what the device does well"""
+    lstm_dtype: Literal["auto", "float32", "half"] = "auto"
+    """precision of the LSTM at O1 and O2; half: that of --amp-dtype; auto: float32 on npu, half elsewhere"""
     output_dir: str | None = None
     """run directory; default: runs/NAME-TIMESTAMP"""
     overwrite: bool = False

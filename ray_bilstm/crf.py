@@ -27,6 +27,10 @@ SCALED_RANGE = 20.0
 """Largest spread of transition scores at which rescaled float32 probabilities are exact: a path that avoids the best
 tag of a position gains at most twice this, so what underflows (below e^-87) weighs less than e^-27 of the sum."""
 
+BOUND = SCALED_RANGE / 2
+"""What a learnt score counts at most, up or down: so training need not look at the scores, for which the host would
+have to wait for the device, before it takes the fast way."""
+
 
 def length_mask(lengths_B: Tensor, size: int) -> Tensor:
     """True where a position belongs to the sentence: bool, (B, L)."""
@@ -54,13 +58,24 @@ def path_score(
 def log_partition(
     emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
 ) -> Tensor:
-    """Log of the summed exp(score) over all paths: (B,), differentiable once, 0 where the length is 0."""
+    """Log of the summed exp(score) over all paths: (B,), differentiable once, 0 where the length is 0.
+
+    Of any scores: which way is taken depends on their spread.
+    """
     scores = (transitions_TT, start_T, end_T)
     spread = torch.stack([score.detach().max() - score.detach().min() for score in scores]).max()
     if spread <= SCALED_RANGE:
-        log_z_B = _ScaledLogPartition.apply(emissions_BLT, lengths_B, *scores)  # type: ignore[no-untyped-call]
-    else:
-        log_z_B = _log_space_partition(emissions_BLT, lengths_B, *scores)
+        return scaled_log_partition(emissions_BLT, lengths_B, *scores)
+    return torch.where(lengths_B > 0, _log_space_partition(emissions_BLT, lengths_B, *scores), 0.0)
+
+
+def scaled_log_partition(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> Tensor:
+    """`log_partition` of scores whose spread is at most `SCALED_RANGE`."""
+    log_z_B = _ScaledLogPartition.apply(  # type: ignore[no-untyped-call]
+        emissions_BLT, lengths_B, transitions_TT, start_T, end_T
+    )
     return torch.where(lengths_B > 0, log_z_B, 0.0)
 
 
@@ -177,7 +192,7 @@ def viterbi(
 
 
 class CRF(nn.Module):
-    """Transition, start and end scores, with the moves that the tag scheme allows.
+    """Transition, start and end scores, with the moves that the tag scheme allows. Scores count up to ± `BOUND`.
 
     The legality masks act in decoding only: a corpus may hold an illegal gold path (an entity cut by a blank line), and
     its loss has to stay finite. Training merely starts illegal moves as unlikely. `learned=False` fixes all scores at
@@ -201,18 +216,25 @@ class CRF(nn.Module):
 
     def forward(self, emissions_BLT: Tensor, tags_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Negative log-likelihood of the gold path of each sentence: (B,), 0 for padding rows, never negative."""
-        scores = (self.transitions_TT, self.start_T, self.end_T)
         with torch.autocast(emissions_BLT.device.type, enabled=False):
-            emissions_BLT = emissions_BLT.float()
-            log_z_B = log_partition(emissions_BLT, lengths_B, *scores)
+            emissions_BLT, scores = emissions_BLT.float(), self.scores()
+            log_z_B = scaled_log_partition(emissions_BLT, lengths_B, *scores)
             return log_z_B - path_score(emissions_BLT, tags_BL, lengths_B, *scores)
 
+    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Transition, start and end scores, within `BOUND`."""
+        transitions_TT, start_T, end_T = (
+            score.clamp(-BOUND, BOUND) for score in (self.transitions_TT, self.start_T, self.end_T)
+        )
+        return transitions_TT, start_T, end_T
+
     def legal_scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Transition, start and end scores with every illegal move at `ILLEGAL`."""
+        """The same with every illegal move at `ILLEGAL`."""
+        transitions_TT, start_T, end_T = self.scores()
         return (
-            torch.where(self.allowed_TT, self.transitions_TT, ILLEGAL),
-            torch.where(self.allowed_start_T, self.start_T, ILLEGAL),
-            torch.where(self.allowed_end_T, self.end_T, ILLEGAL),
+            torch.where(self.allowed_TT, transitions_TT, ILLEGAL),
+            torch.where(self.allowed_start_T, start_T, ILLEGAL),
+            torch.where(self.allowed_end_T, end_T, ILLEGAL),
         )
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ import ray.data
 import ray.train
 import torch
 
+from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.batches import Shard, TrainingSet, deal
 from ray_bilstm.corpus import Sentence
 from ray_bilstm.vocab import Encoded, Vocab
@@ -88,7 +89,7 @@ def training_set(
     world_size: int,
     batch_size: int,
     seed: int,
-    shapes: int,
+    accelerator: Accelerator,
     shard_memory: int,
     device: torch.device,
 ) -> TrainingSet:
@@ -118,7 +119,8 @@ def training_set(
         rank=rank,
         world_size=world_size,
         window=window,
-        shapes=shapes,
+        shapes=accelerator.padded_lengths,
+        fixed_rows=accelerator.fixed_shapes,
     )
 
 

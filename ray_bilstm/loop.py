@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ray_bilstm.accelerator import synchronize
+from ray_bilstm.accelerator import ACCELERATORS, synchronize
 from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
+from ray_bilstm.collective import rank, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
 from ray_bilstm.metrics import Counts, Scorer
 from ray_bilstm.model import BiLstmCrf
@@ -53,28 +53,8 @@ class Progress:
     best_weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     moments: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """the optimiser's state, as `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`"""
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of `values` over all ranks, on each of them."""
-    if world_size() > 1:
-        dist.all_reduce(values)
-    return values
-
-
-def max_over_ranks(value: Tensor) -> Tensor:
-    """The largest `value` of all ranks, on each of them."""
-    if world_size() > 1:
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return value
+    loss_scale: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    """`scale` and `good_steps` of a dynamic loss scale; empty without one"""
 
 
 def fit(
@@ -93,12 +73,11 @@ def fit(
     precision.prepare(model)
     if progress.weights:
         precision.load_state_dict(progress.weights)
-    trained = precision.trained()
-    optimizer = torch.optim.AdamW(
-        trained, lr=0.0, weight_decay=config.weight_decay, fused=precision.device.type in ("cpu", "cuda")
-    )
+    optimizer = torch.optim.AdamW(precision.trained(), lr=0.0, weight_decay=config.weight_decay, fused=True)
     names = [name for name, (_, master) in precision.weights.items() if master.requires_grad]
     _load_moments(optimizer, names, progress.moments)
+    if precision.loss_scale:
+        precision.loss_scale.load_state_dict(progress.loss_scale)
     forward = DistributedDataParallel(model) if world_size() > 1 else model
 
     while progress.epoch < config.train_epochs and not _out_of_patience(progress, config):
@@ -113,6 +92,7 @@ def fit(
         progress.epoch = epoch
         progress.weights = precision.state_dict()
         progress.moments = _moments(optimizer, names)
+        progress.loss_scale = precision.loss_scale.state_dict() if precision.loss_scale else {}
         record["best"] = f1 > progress.best_f1
         if record["best"]:
             progress.best_epoch, progress.best_f1, progress.best_weights = epoch, f1, progress.weights
@@ -151,19 +131,23 @@ def train_epoch(
         losses.append(loss.detach())
         sizes.append(batch.sentences)
         if len(losses) % CHECK_EVERY == 0:
-            _check_finite(losses, CHECK_EVERY, epoch)
+            _check(losses, norms, CHECK_EVERY, epoch, precision)
     synchronize(device)
     ended = time.perf_counter()
-    _check_finite(losses, len(losses) % CHECK_EVERY, epoch)
+    if len(losses) % CHECK_EVERY:
+        _check(losses, norms, len(losses) % CHECK_EVERY, epoch, precision)
 
-    mean_losses = sum_over_ranks(torch.stack(losses)).cpu() / world
+    mean_losses, weights = sum_over_ranks(torch.stack(losses).cpu()) / world, torch.tensor(sizes)
+    counted, norm = mean_losses.isfinite(), torch.stack(norms).cpu()
+    taken = norm[norm.isfinite()]
     return {
         "epoch": epoch,
-        "train_loss": float((mean_losses * torch.tensor(sizes)).sum() / sum(sizes)),
+        "train_loss": float((mean_losses * weights)[counted].sum() / weights[counted].sum().clamp(min=1)),
         "learning_rate": learning_rate,
-        "gradient_norm": float(torch.stack(norms).nanmean()),
+        "gradient_norm": float(taken.mean()) if len(taken) else 0.0,
         "steps": len(losses),
-        "first_step_loss": float(mean_losses[0]),
+        "skipped_steps": len(norm) - len(taken),
+        "first_step_loss": float(mean_losses[0]) if counted[0] else None,
         "measured_sentences": sum(sizes[skipped:]),
         "sentences_per_second": sum(sizes[skipped:]) / (ended - measured_from),
         "seconds": {"train": ended - started},
@@ -175,14 +159,15 @@ def evaluate(model: BiLstmCrf, shard: Shard, scorer: Scorer, *, precision: Preci
     """Counts over all ranks' shards; every sentence counts once, however many ranks there are."""
     model.eval()
     counts = scorer.zero()
-    for batch in iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE):
+    accelerator = ACCELERATORS[precision.device.type]
+    shapes = accelerator.padded_lengths if accelerator.fixed_shapes else None
+    for batch in iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE, shapes=shapes):
         with precision.autocast():
             predicted_BL = model.decode(batch)
         gold, predicted, lengths = (ids.cpu().numpy() for ids in (batch.tags_BL, predicted_BL, batch.lengths_B))
         mask = np.arange(gold.shape[1]) < lengths[:, None]
         counts = counts + scorer.count(gold[mask], predicted[mask], lengths)
-    total = sum_over_ranks(torch.from_numpy(counts.to_array()).to(precision.device))
-    return scorer.from_array(total.cpu().numpy())
+    return scorer.from_array(sum_over_ranks(torch.from_numpy(counts.to_array())).numpy())
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, epoch_steps: int, config: TrainingConfig) -> float:
@@ -196,17 +181,24 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, epoch_steps:
     return config.learning_rate * share
 
 
-def _check_finite(losses: list[Tensor], count: int, epoch: int) -> None:
-    """Look at the last `count` losses."""
-    if not count:
-        return
-    finite = torch.isfinite(torch.stack(losses[-count:])).tolist()
-    if not all(finite):
-        step = len(losses) - count + finite.index(False) + 1
-        raise TrainingError(
-            f"the loss is not finite at epoch {epoch}, step {step}: got {float(losses[step - 1])}."
-            " The last checkpoint is sound. Lower --learning-rate, or use --amp-opt-level O0"
-        )
+def _check(losses: list[Tensor], norms: list[Tensor], count: int, epoch: int, precision: Precision) -> None:
+    """Look at the last `count` steps: all finite, or with a loss scale, which skips those that are not, some."""
+    loss_finite, norm_finite = (torch.isfinite(torch.stack(values[-count:])).cpu() for values in (losses, norms))
+    finite = loss_finite & norm_finite
+    advice = "The last checkpoint is sound. Lower --learning-rate, or use --amp-opt-level O0"
+    if precision.loss_scale:
+        may_recover = (
+            bool(loss_finite.any()) and epoch == 1 and count < CHECK_EVERY
+        )  # while a dynamic scale still falls
+        if not finite.any() and not may_recover:
+            raise TrainingError(
+                f"all of the last {count} steps up to epoch {epoch}, step {len(losses)}, overflowed float16, at a loss"
+                f" scale of {float(precision.loss_scale.scale):g}. {advice}"
+            )
+    elif not finite.all():
+        place = len(losses) - count + finite.tolist().index(False)
+        what, got = ("loss", losses[place]) if not torch.isfinite(losses[place]) else ("gradient", norms[place])
+        raise TrainingError(f"the {what} is not finite at epoch {epoch}, step {place + 1}: got {float(got)}. {advice}")
 
 
 def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:

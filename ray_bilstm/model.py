@@ -45,14 +45,25 @@ class BiLSTM(nn.Module):
         self.forwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
         self.backwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
         self.dropout = LockedDropout(dropout)
+        self.half_lstm = True
+        """whether autocast may compute it in half precision"""
 
     def forward(self, inputs_BLE: Tensor, lengths_B: Tensor) -> Tensor:
-        """(B, L, E) -> (B, L, 2H); positions past a sentence's length hold no meaning."""
-        index_BL1 = reversal(lengths_B, inputs_BLE.shape[1])[:, :, None]
-        states = inputs_BLE
-        if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        """(B, L, E) -> (B, L, 2H), in the precision of the input; positions past a sentence's length hold no meaning.
+
+        Computed in the precision of the weights, or in that of autocast.
+        """
+        device, index_BL1 = inputs_BLE.device.type, reversal(lengths_B, inputs_BLE.shape[1])[:, :, None]
+        half = self.half_lstm and torch.is_autocast_enabled(device)
+        states = inputs_BLE if half else inputs_BLE.to(next(self.parameters()).dtype)
+        if half and device == "cpu":
             # Given float32, autocast casts behind the choice of kernel, and a CPU without bfloat16 units has none left.
-            states = states.to(torch.get_autocast_dtype("cpu"))
+            states = states.to(torch.get_autocast_dtype(device))
+        with torch.autocast(device, enabled=half, dtype=torch.get_autocast_dtype(device)):
+            states = self._layers(states, index_BL1)
+        return states if half else states.to(inputs_BLE.dtype)
+
+    def _layers(self, states: Tensor, index_BL1: Tensor) -> Tensor:
         for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if layer:
                 states = self.dropout(states)

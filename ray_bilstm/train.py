@@ -27,6 +27,7 @@ import torch
 import ray_bilstm
 from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, report, run_directory, worker
 from ray_bilstm.accelerator import Accelerator
+from ray_bilstm.backend import CollectiveConfig
 from ray_bilstm.config import Config, iter_flags
 from ray_bilstm.corpus import Corpus, read_corpus
 from ray_bilstm.loop import TrainingError
@@ -35,6 +36,9 @@ from ray_bilstm.vocab import Vocab
 from ray_bilstm.worker import Job, Outcome
 
 Record = dict[str, Any]
+
+INHERITED = ("TORCH_DEVICE_BACKEND_AUTOLOAD",)
+"""Variables that matter before a worker imports torch."""
 
 
 def train(
@@ -114,8 +118,15 @@ def connect(config: Config) -> None:
         for known in accelerator.ACCELERATORS.values():
             if known.visible_devices and config.run.device in ("auto", known.name):
                 os.environ[known.visible_devices] = str(config.run.local_rank)
+    # Workers started here inherit the environment; those of a cluster are told.
+    told = {name: os.environ[name] for name in INHERITED if name in os.environ and address != "local"}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": told} if told and _version("torch_npu") else None,
+        )
     except ConnectionError as error:
         raise cluster.ClusterError(f"{error}. Start it, or set RAY_ADDRESS=local to start Ray here") from error
 
@@ -129,6 +140,8 @@ def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:
         num_workers = max(1, cluster.count_accelerators(chosen, nodes))
     if config.run.local_rank is not None:
         num_workers = 1
+    if not cluster.count_accelerators(chosen, nodes):
+        accelerator.load(chosen)  # what this machine lacks says more than that Ray has found none
     level = config.run.amp_opt_level
     config = config.with_fields(
         device=chosen.name,
@@ -149,7 +162,7 @@ def _run_workers(
     trainer = ray.train.torch.TorchTrainer(
         worker.run,
         train_loop_config={"job": job},
-        torch_config=ray.train.torch.TorchConfig(backend=job.accelerator.backend),
+        torch_config=CollectiveConfig(accelerator=job.accelerator),
         scaling_config=ray.train.ScalingConfig(
             num_workers=job.config.run.num_workers, resources_per_worker=claim.resources
         ),
@@ -177,14 +190,14 @@ def _run_workers(
         outcome: Outcome = trainer.fit().return_value
         return outcome
     except ray.train.TrainingFailedError as error:
-        raise _explain(error) from error
+        raise explain(error) from error
     finally:
         ended.set()
         follower.join()
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _explain(error: ray.train.TrainingFailedError) -> TrainingError:
+def explain(error: ray.train.TrainingFailedError) -> TrainingError:
     """One sentence for what happened on a worker: its exception, or the last line of a traceback."""
     failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
     line = str(failure).strip().split("\n")[-1]

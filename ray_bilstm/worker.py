@@ -15,8 +15,9 @@ import numpy as np
 import ray.train
 import torch
 
-from ray_bilstm import accelerator, checkpoint, dataset, loop, run_directory
+from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, run_directory
 from ray_bilstm.accelerator import Accelerator
+from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
 from ray_bilstm.config import Config
 from ray_bilstm.metrics import Scorer
@@ -62,7 +63,7 @@ def run(settings: dict[str, Any]) -> Outcome:
     entered = time.time()
     job: Job = settings["job"]
     torch.set_num_threads(job.threads)
-    device = accelerator.worker_device(job.accelerator)
+    device = accelerator.worker_device(job.accelerator, assigned_devices(job.accelerator))
     precision = _precision(job, device)
     training, shards = _pull(job, device)
     torch.manual_seed(job.config.training.seed)
@@ -76,7 +77,7 @@ def run(settings: dict[str, Any]) -> Outcome:
 
     def on_epoch(record: Record, progress: loop.Progress) -> None:
         history.append(record)
-        if loop.rank() == 0:
+        if collective.rank() == 0:
             _write_epoch(job, history, progress)
         ray.train.report({"epoch": record["epoch"], "dev_entity_f1": record["dev"]["entity"]["f1"]})
 
@@ -93,17 +94,18 @@ def run(settings: dict[str, Any]) -> Outcome:
     started = time.time()
     precision.load_state_dict(progress.best_weights)
     counts = {split: loop.evaluate(model, shard, scorer, precision=precision) for split, shard in shards.items()}
-    peak = torch.tensor(accelerator.peak_memory_bytes(device), device=device)
+    peak = torch.tensor(accelerator.peak_memory_bytes(device))
     return Outcome(
         figures={
             "device_name": accelerator.device_name(device),
             "dtype": str(precision.dtype).removeprefix("torch."),
+            "lstm_dtype": str(precision.dtype if precision.half_lstm else torch.float32).removeprefix("torch."),
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "best_epoch": progress.best_epoch,
             "epochs_run": progress.epoch,
             **{split: scorer.scores(count) for split, count in counts.items()},
             "sentences_per_second": _throughput(history),
-            "peak_memory_bytes": int(loop.max_over_ranks(peak)),
+            "peak_memory_bytes": int(collective.max_over_ranks(peak)),
         },
         entered=entered,
         data_seconds=data_seconds,
@@ -113,16 +115,16 @@ def run(settings: dict[str, Any]) -> Outcome:
 
 
 def _precision(job: Job, device: torch.device) -> Precision:
-    run = job.config.run
-    half = torch.float32
+    run, half = job.config.run, torch.float32
     if run.amp_opt_level != "O0":
         half = accelerator.half_dtype(job.accelerator, run.amp_dtype)
-    return Precision(run.amp_opt_level, dtype=half, device=device)
+    half_lstm = accelerator.half_lstm(job.accelerator, run.lstm_dtype, half, level=run.amp_opt_level)
+    return Precision(run.amp_opt_level, dtype=half, device=device, half_lstm=half_lstm)
 
 
 def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]]:
     """This rank's part of train, and of dev and test."""
-    place = {"rank": loop.rank(), "world_size": loop.world_size()}
+    place = {"rank": collective.rank(), "world_size": collective.world_size()}
     splits = {split: ray.train.get_dataset_shard(split) for split in job.lengths}
     shards = {
         split: dataset.pull_shard(splits[split], job.lengths[split], device=device, **place)
@@ -134,7 +136,7 @@ def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]
         device=device,
         batch_size=job.config.training.batch_size,
         seed=job.config.training.seed,
-        shapes=job.accelerator.padded_lengths,
+        accelerator=job.accelerator,
         shard_memory=job.config.data.shard_memory,
         **place,
     )

@@ -148,6 +148,40 @@ def test_evaluation_sees_every_sentence_once_without_spare_padding():
     assert list(batches.iter_eval_batches(Shard(encode([]), np.arange(0)), batch_size=3)) == []
 
 
+@given(lengths_lists, st.sampled_from(WORLDS), st.integers(1, 11), windows, st.integers(1, 5))
+def test_fixed_rows_give_at_most_as_many_shapes_as_lengths(lengths, world_size, batch_size, window, shapes):
+    settings = {"batch_size": batch_size, "window": window, "shapes": shapes}
+    plain = epochs_of_ranks(lengths, world_size=world_size, **settings)
+    fixed = epochs_of_ranks(lengths, world_size=world_size, fixed_rows=True, **settings)
+    for exact, filled in zip(plain, fixed, strict=True):
+        per_window = -(-(window or len(lengths)) // batch_size)
+        for start in range(0, len(filled), per_window):
+            assert len({batch.chars_BL.shape for batch in filled[start : start + per_window]}) <= shapes
+        for one, other in zip(exact, filled, strict=True):
+            count = len(one.lengths_B)
+            assert not other.lengths_B[count:].any()
+            assert not other.chars_BL[count:].any()
+            for tensor, same in zip(one[:4], other[:4], strict=True):
+                assert (tensor == same[:count]).all()
+
+
+def test_fixed_rows_hold_from_epoch_to_epoch():
+    lengths = np.random.default_rng(0).integers(1, 60, 301)
+    training = make_set(lengths.tolist(), rank=1, world_size=3, batch_size=64, shapes=8, fixed_rows=True)
+    rows = [{len(batch.lengths_B) for batch in training.batches(epoch)} for epoch in range(1, 6)]
+    assert all(len(counts) == 1 for counts in rows)
+    assert [min(counts) for counts in rows] == sorted(min(counts) for counts in rows), "rows are never given up"
+
+
+def test_evaluation_in_few_shapes():
+    lengths = np.random.default_rng(1).integers(0, 90, 101).tolist()
+    found = list(batches.iter_eval_batches(Shard(encode(lengths), np.arange(101)), batch_size=8, shapes=3))
+    assert len({batch.chars_BL.shape for batch in found}) <= 3
+    assert {len(batch.lengths_B) for batch in found} == {8}
+    assert sorted(np.concatenate([batch.rows for batch in found])) == list(range(101))
+    assert [batch.sentences for batch in found] == [8] * 12 + [5]
+
+
 @pytest.mark.parametrize(("world_size", "shapes", "limit"), [(1, 32, 0.15), (8, 32, 0.15), (8, 8, 0.25)])
 def test_little_padding_on_resume_ner(resume_ner, world_size, shapes, limit):
     """11 % with the 32 lengths of a cpu, 24 % with the 8 of an accelerator; ranks wait for each other under 1 %."""

@@ -51,6 +51,7 @@ OUT_OF_RANGE = [
     ("local_rank", -1),
     ("amp_opt_level", "O3"),
     ("amp_dtype", "float32"),
+    ("lstm_dtype", "float16"),
 ]
 
 

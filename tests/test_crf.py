@@ -247,3 +247,20 @@ def test_rows_without_a_sentence_cost_nothing():
     loss_B.sum().backward()
     assert loss_B.tolist() == [0, 0, 0]
     assert not any(x.grad.any() for x in (emissions_BLT, *layer.parameters()))
+
+
+def test_scores_count_up_to_their_bound():
+    """So that the loss never needs to look at them: it is that of the bounded scores, in training and in decoding."""
+    layer, names = make_crf("BMES")
+    bounded, _ = make_crf("BMES")
+    with torch.no_grad():
+        for scores, same in zip(layer.parameters(), bounded.parameters(), strict=True):
+            scores.copy_(torch.randn_like(scores) * 30)
+            same.copy_(scores.clamp(-crf.BOUND, crf.BOUND))
+    case = make_case(len(names), [1, 7, 12], emissions=3.0, seed=2)
+    arguments = (case.emissions_BLT, case.tags_BL, case.lengths_B)
+    torch.testing.assert_close(layer(*arguments), bounded(*arguments))
+    oracle = crf.log_partition(case.emissions_BLT.double(), case.lengths_B, *(s.double() for s in bounded.parameters()))
+    gold = crf.path_score(*arguments, *bounded.parameters())
+    torch.testing.assert_close(layer(*arguments), oracle.float() - gold, rtol=1e-4, atol=1e-4)
+    assert layer.decode(case.emissions_BLT, case.lengths_B).equal(bounded.decode(case.emissions_BLT, case.lengths_B))

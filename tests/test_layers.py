@@ -11,18 +11,20 @@ import ray_bilstm
 
 LAYERS = [
     {"accelerator", "config", "tags"},
-    {"formats", "vocab", "crf", "metrics", "cluster"},
-    {"check", "batches", "precision"},
+    {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
+    {"check", "batches"},
     {"corpus", "model"},
-    {"sample", "loop"},
+    {"sample", "precision"},
+    {"loop"},
     {"checkpoint"},
     {"run_directory", "predict", "report"},
-    {"card", "dataset"},
+    {"card", "dataset", "backend"},
     {"worker"},
     {"train"},
+    {"doctor"},
     {"cli"},
 ]
-WITH_RAY = {"dataset", "worker", "train"}
+WITH_RAY = {"backend", "dataset", "worker", "train", "doctor"}
 WITHOUT_TENSORS = {"tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"}
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}

@@ -204,3 +204,84 @@ def test_an_empty_shard_is_scored_as_nothing(vocab):
     model = BiLstmCrf(ModelConfig(**SIZES), vocab)
     precision = Precision("O0", dtype=torch.float32, device=torch.device("cpu"))
     assert not loop.evaluate(model, shard, scorer, precision=precision).to_array().any()
+
+
+class Overflowing(BiLstmCrf):
+    """Multiplies the losses of some batches, counted from 0, beyond float16."""
+
+    batches: tuple[int, ...] = ()
+    seen = 0
+
+    def forward(self, batch):
+        factor = 1e6 if self.seen in self.batches else 1.0
+        self.seen += 1
+        return super().forward(batch) * factor
+
+
+def make_float16_run(sentences, vocab, config, batches):
+    run = make_run(sentences, vocab, config, model=Overflowing, dropout=0.0, token_dropout=0.0)
+    run["model"].batches = batches
+    run["precision"] = Precision("O2", dtype=torch.float16, device=torch.device("cpu"), half_lstm=False)
+    return run
+
+
+def test_overflowed_steps_are_skipped_and_the_history_says_so(sentences, vocab):
+    config = TrainingConfig(batch_size=2, train_epochs=12, learning_rate=0.02)
+    history, progress = fit(make_float16_run(sentences, vocab, config, batches=(0, 5, 6)))
+    assert [record["skipped_steps"] for record in history] == [1, 2, *[0] * 10]
+    assert all(math.isfinite(record[name]) for record in history for name in ("train_loss", "gradient_norm"))
+    assert progress.best_f1 > 0.9, "training went on"
+
+
+def test_a_run_that_only_overflows_is_stopped(sentences, vocab):
+    config = TrainingConfig(batch_size=2, train_epochs=3)
+    with pytest.raises(loop.TrainingError, match=r"all of the last 4 steps up to epoch 2.* overflowed float16.* 64"):
+        fit(make_float16_run(sentences, vocab, config, batches=range(100)))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_without_a_loss_scale(sentences, vocab):
+    run = make_run(sentences, vocab, TrainingConfig(batch_size=2, train_epochs=2))
+    run["model"].emission.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(loop.TrainingError, match="the gradient is not finite at epoch 1, step 1: got nan"):
+        fit(run)
+
+
+def test_a_dynamic_loss_scale_is_resumed(sentences, vocab, tmp_path):
+    """Where an uninterrupted run and one that was cut after an epoch stand is the same, to the bit."""
+
+    def run(progress, epochs):
+        config = TrainingConfig(batch_size=3, train_epochs=3)
+        arguments = make_run(sentences, vocab, config)
+        arguments["precision"] = Precision("O1", dtype=torch.float16, device=torch.device("cpu"), half_lstm=False)
+        arguments["progress"] = progress
+
+        def on_epoch(record, progress):
+            if progress.epoch == epochs:
+                checkpoint.write_state(tmp_path, progress)
+                raise InterruptedError
+
+        try:
+            return fit(arguments, on_epoch=on_epoch)[1]
+        except InterruptedError:
+            return run(checkpoint.read_state(tmp_path), None)
+
+    whole, cut = run(loop.Progress(), None), run(loop.Progress(), 1)
+    assert whole.loss_scale.keys() == cut.loss_scale.keys() == {"scale", "good_steps"}
+    assert float(cut.loss_scale["scale"]) < 2.0**16, "it fell"
+    for kind in ("weights", "moments", "loss_scale"):
+        pairs = zip(getattr(whole, kind).values(), getattr(cut, kind).values(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs), kind
+
+
+@pytest.mark.parametrize(("before", "after"), [("O0", "O2"), ("O2", "O1"), ("O1", "O0")])
+def test_a_run_goes_on_at_another_level(before, after, sentences, vocab):
+    progress = loop.Progress()
+    for level, epochs in ((before, 10), (after, 20)):
+        run = make_run(sentences, vocab, TrainingConfig(batch_size=2, train_epochs=20, learning_rate=0.02), dropout=0.0)
+        run["config"] = dataclasses.replace(run["config"], train_epochs=epochs)
+        run["precision"] = Precision(level, dtype=torch.bfloat16, device=torch.device("cpu"))
+        run["progress"] = progress
+        history, progress = fit(run)
+    assert [record["epoch"] for record in history] == list(range(11, 21))
+    assert progress.best_f1 > 0.9
+    assert {weight.dtype for weight in progress.weights.values()} == {torch.float32}

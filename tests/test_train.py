@@ -13,6 +13,7 @@ import ray.train.torch
 import torch
 
 from ray_bilstm import cli, dataset, run_directory
+from ray_bilstm.accelerator import ACCELERATORS
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus, write_sentences
@@ -174,7 +175,7 @@ def _note_rows(settings) -> None:
         device=torch.device("cpu"),
         batch_size=64,
         seed=1,
-        shapes=32,
+        accelerator=ACCELERATORS["cpu"],
         shard_memory=settings["shard_memory"],
     )
     epochs = [[batch.rows.tolist() for batch in training.batches(epoch)] for epoch in (1, 2)]
