@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import ray
 import ray.train
-import ray.train.torch
 import torch
 
 from ray_bilstm import accelerator, cluster, collective
 from ray_bilstm.accelerator import ACCELERATORS, Accelerator, AcceleratorError
-from ray_bilstm.backend import CollectiveConfig, assigned_devices
+from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config, ModelConfig
@@ -30,7 +29,7 @@ from ray_bilstm.loop import TrainingError
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.sample import sample_corpus
-from ray_bilstm.train import connect, explain, fit_to_cluster
+from ray_bilstm.train import connect, explain, fit_to_cluster, make_trainer
 from ray_bilstm.vocab import Vocab
 
 SUPPORTED = {
@@ -123,17 +122,8 @@ def _try_workers(chosen: Accelerator, claim: cluster.Claim, config: Config) -> l
     except ClusterError:
         workers = 1
     with tempfile.TemporaryDirectory() as storage:
-        trainer = ray.train.torch.TorchTrainer(
-            _work,
-            train_loop_config={"accelerator": chosen, "threads": claim.threads},
-            torch_config=CollectiveConfig(accelerator=chosen),
-            scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker=claim.resources),
-            run_config=ray.train.RunConfig(
-                storage_path=storage,
-                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-                failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=1),
-            ),
-        )
+        settings = {"accelerator": chosen, "threads": claim.threads}
+        trainer = make_trainer(_work, settings, chosen=chosen, num_workers=workers, claim=claim, storage=Path(storage))
         try:
             findings: list[Finding] = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:

@@ -151,6 +151,35 @@ def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:
     return chosen, cluster.plan_claim(chosen, num_workers, nodes), config
 
 
+def make_trainer(
+    function: Callable[[dict[str, Any]], Any],
+    settings: dict[str, Any],
+    *,
+    chosen: Accelerator,
+    num_workers: int,
+    claim: cluster.Claim,
+    storage: Path,
+    **datasets: Any,
+) -> ray.train.torch.TorchTrainer:
+    """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend."""
+    return ray.train.torch.TorchTrainer(
+        function,
+        train_loop_config=settings,
+        torch_config=CollectiveConfig(accelerator=chosen),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers, use_gpu="GPU" in claim.resources, resources_per_worker=claim.resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{function.__name__}-{time.time_ns()}",
+            storage_path=str(storage),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+        ),
+        **datasets,
+    )
+
+
 def _run_workers(
     job: Job,
     claim: cluster.Claim,
@@ -159,20 +188,13 @@ def _run_workers(
 ) -> Outcome:
     """Fit a TorchTrainer; what rank 0 returns."""
     storage = job.path / ".ray"
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = make_trainer(
         worker.run,
-        train_loop_config={"job": job},
-        torch_config=CollectiveConfig(accelerator=job.accelerator),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=job.config.run.num_workers, resources_per_worker=claim.resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{job.path.name}-{time.time_ns()}",
-            storage_path=str(storage),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-            # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=1),
-        ),
+        {"job": job},
+        chosen=job.accelerator,
+        num_workers=job.config.run.num_workers,
+        claim=claim,
+        storage=storage,
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),
     )
@@ -200,6 +222,13 @@ def _run_workers(
 def explain(error: ray.train.TrainingFailedError) -> TrainingError:
     """One sentence for what happened on a worker: its exception, or the last line of a traceback."""
     failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
+    failure = getattr(failure, "controller_failure", failure)  # while the ranks were joining
+    if type(failure).__name__ == "WorkerGroupStartupFailedError":
+        return TrainingError(
+            "a worker died while the ranks were joining: killed, or out of memory. Ray's logs (by default under"
+            " /tmp/ray/session_latest/logs) say more"
+        )
+    failure = getattr(failure, "cause", failure)
     line = str(failure).strip().split("\n")[-1]
     if type(failure).__module__.startswith("ray_bilstm."):
         return TrainingError(line)

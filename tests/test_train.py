@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ray_bilstm import cli, dataset, run_directory
+from ray_bilstm import cli, collective, dataset, run_directory
 from ray_bilstm.accelerator import ACCELERATORS
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
@@ -253,9 +254,47 @@ def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path) -> None:
     assert not (tmp_path / "result.json").exists()
 
 
+DYING = """
+import os, signal, sys, time
+import ray_bilstm.train
+from ray_bilstm import backend, cli, collective
+
+class DyingBackend(backend.CollectiveBackend):
+    def on_start(self, worker_group, backend_config):
+        worker_group.execute_single(1, die_when_joining)
+        super().on_start(worker_group, backend_config)
+
+class DyingConfig(backend.CollectiveConfig):
+    backend_cls = DyingBackend
+
+def die_when_joining():
+    def join(*arguments, **settings):
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    collective.join = join
+
+ray_bilstm.train.CollectiveConfig = DyingConfig
+sys.exit(cli.main(["train", "--device", "cpu", "--num-workers", "2", "--output-dir", sys.argv[1]]))
+"""
+
+
+def test_a_worker_killed_while_ranks_meet_is_an_error_and_no_hang(tmp_path) -> None:
+    """Rank 1 is killed while rank 0 waits for it; rank 0 would wait for five minutes."""
+    words, started = [sys.executable, "-c", DYING, tmp_path / "run"], time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert "error: a worker died while the ranks were joining" in done.stderr
+    assert time.monotonic() - started < collective.TIMEOUT.total_seconds() / 2
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--amp-opt-level", "O2", "--amp-dtype", "float16"], "error: float16 is not to be had on this cpu: use"),
+        (["--device", "cuda"], "error: torch sees no cuda device on this machine: check `nvidia-smi`"),
+        (["--device", "npu"], "error: torch_npu is not installed: pip install 'ray_bilstm[npu]'"),
         (["--batch-size", "0"], "error: batch_size is 0: expected 1 or more"),
         (["--data_dir", "nowhere"], "error: nowhere: got nothing, expected a folder"),
         (["--resume", "--overwrite"], "error: overwrite and resume exclude each other"),
