@@ -37,9 +37,6 @@ from ray_bilstm.worker import Job, Outcome
 
 Record = dict[str, Any]
 
-INHERITED = ("TORCH_DEVICE_BACKEND_AUTOLOAD",)
-"""Variables that matter before a worker imports torch."""
-
 
 def train(
     config: Config,
@@ -118,17 +115,29 @@ def connect(config: Config) -> None:
         for known in accelerator.ACCELERATORS.values():
             if known.visible_devices and config.run.device in ("auto", known.name):
                 os.environ[known.visible_devices] = str(config.run.local_rank)
-    # Workers started here inherit the environment; those of a cluster are told.
-    told = {name: os.environ[name] for name in INHERITED if name in os.environ and address != "local"}
     try:
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": told} if told and _version("torch_npu") else None,
+            runtime_env={"env_vars": _passed_on()} if address != "local" else None,
         )
     except ConnectionError as error:
         raise cluster.ClusterError(f"{error}. Start it, or set RAY_ADDRESS=local to start Ray here") from error
+
+
+def _passed_on() -> dict[str, str]:
+    """Variables that matter before a worker of a running cluster imports torch; workers started here inherit them.
+
+    None in a submitted job, whose environment the one who submits it sets.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    passed = {name: os.environ[name] for name in ("TORCH_DEVICE_BACKEND_AUTOLOAD",) if name in os.environ}
+    folders = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if folders:
+        passed["PYTHONPATH"] = os.pathsep.join([*folders, "${PYTHONPATH}"])
+    return passed
 
 
 def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:

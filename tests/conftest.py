@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 import torch
 
+from ray_bilstm.accelerator import ACCELERATORS, worker_device
 from ray_bilstm.corpus import Sentence
 from ray_bilstm.tags import Span, from_spans
 from ray_bilstm.vocab import Vocab
@@ -28,16 +29,18 @@ TEXTS = """
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="device of the tensor tests: cpu, cuda or npu")
+    parser.addoption("--device", default="cpu", choices=tuple(ACCELERATORS), help="device of the tensor tests")
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.config.getoption("--device"))
+    """The device of `--device`, prepared as a worker prepares it."""
+    return worker_device(ACCELERATORS[request.config.getoption("--device")])
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
+def one_thread(device: torch.device) -> None:
+    """The device comes first: autograd makes its threads for the devices that there are at the first backward."""
     torch.set_num_threads(1)
 
 

@@ -1,0 +1,112 @@
+"""The product on a simulated NPU: `tests/simulated_npu` on PYTHONPATH stands in for torch_npu.
+
+Everything runs in processes of its own, since a process that has the device cannot lose it again. Level (a) of the
+evidence for NPUs; `tests/torch_npu_on_stub` is level (b), `pytest --device npu` on hardware level (c).
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ray_bilstm.corpus import write_sentences
+from ray_bilstm.sample import sample_corpus
+
+ROOT = Path(__file__).parent.parent
+DOUBLE = ROOT / "tests" / "simulated_npu"
+SMALL = [
+    *("--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--dropout", "0", "--token-dropout", "0"),
+    *("--learning-rate", "0.02", "--batch-size", "48", "--train-epochs", "3"),
+]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    path = os.pathsep.join([str(DOUBLE), str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path, "RAY_ADDRESS": "local", **variables}
+
+
+def run(words: list, timeout: int, **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env=environment(**variables),
+    )
+
+
+def test_the_double_does_what_it_says() -> None:
+    done = run(["-m", "pytest", "-q", "-p", "no:cacheprovider", DOUBLE / "check_double.py", "--device", "npu"], 200)
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.parametrize(("chip", "skipped"), [("Ascend910B3", 0), ("Ascend910A", 4)])
+def test_the_tests_of_tensors_pass_on_it(chip: str, skipped: int) -> None:
+    """Twenty steps against the CPU, no waiting, few shapes, overflow; on 910A, bfloat16 is skipped as not to be had."""
+    files = [ROOT / "tests" / f"test_{name}.py" for name in ("device", "crf", "model")]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "--device", "npu"]
+    done = run(words, 280, SIMULATED_NPU_SOC=chip)
+    assert done.returncode == 0, done.stdout[-5000:]
+    counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|skipped)", done.stdout)}
+    assert counts.get("skipped", 0) == skipped
+    assert counts["passed"] > 50
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    folder, sample = tmp_path_factory.mktemp("corpus"), sample_corpus()
+    for split, sentences in (("train", sample.train[:203]), ("dev", sample.dev[:40]), ("test", sample.test[:40])):
+        write_sentences(folder / f"{split}.char.bmes", sentences, scheme="BMES")
+    return folder
+
+
+RUN = """
+import ray, sys
+ray.init(num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
+from ray_bilstm.cli import train_job
+sys.exit(train_job(sys.argv[1:], description="", num_workers=2))
+"""
+
+
+def train(tmp_path: Path, data_dir: Path, *arguments: str, **variables: str) -> dict:
+    words = ["-c", RUN, "--data-dir", data_dir, "--output-dir", tmp_path, *SMALL, *arguments]
+    done = run(words, 280, **variables)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads((tmp_path / "result.json").read_text())
+
+
+def test_workers_on_npus_do_what_workers_on_cpus_do(data_dir, tmp_path) -> None:
+    npu = train(tmp_path / "npu", data_dir, "--device", "npu", "--amp-opt-level", "O0")
+    cpu = train(tmp_path / "cpu", data_dir, "--device", "cpu", "--amp-opt-level", "O0")
+    assert [npu[key] for key in ("name", "device", "backend", "num_workers")] == ["2p-npu", "npu", "hccl", 2]
+    assert npu["device_name"] == "Ascend910B3 (simulated)"
+    assert npu["versions"]["torch_npu"] == "2.13.0+simulated"
+    histories = [
+        [json.loads(line)["train_loss"] for line in (tmp_path / name / "history.jsonl").read_text().splitlines()]
+        for name in ("npu", "cpu")
+    ]
+    assert histories[0] == pytest.approx(histories[1], rel=1e-3)
+    assert npu["test"]["entity"]["f1"] == pytest.approx(cpu["test"]["entity"]["f1"], abs=0.03)
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_half_precision_on_npus_is_float16_with_the_lstm_in_float32(level, data_dir, tmp_path) -> None:
+    result = train(tmp_path, data_dir, "--device", "auto", "--amp-opt-level", level)
+    assert [result[key] for key in ("device", "dtype", "lstm_dtype")] == ["npu", "float16", "float32"]
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
+    assert (history[0]["skipped_steps"] > 0) == (level == "O1"), (
+        "a dynamic scale begins too high, and the history says so"
+    )
+
+
+def test_no_npu_is_one_sentence(data_dir, tmp_path) -> None:
+    words = ["-m", "ray_bilstm", "train", "--device", "npu", "--data-dir", data_dir, "--output-dir", tmp_path / "run"]
+    done = run(words, 120, ASCEND_RT_VISIBLE_DEVICES="", SIMULATED_NPU_COUNT="0")
+    assert done.returncode == 1
+    assert "error: torch sees no npu device on this machine: check `npu-smi info` and ASCEND_RT_VISI" in done.stderr
