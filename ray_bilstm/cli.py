@@ -61,7 +61,8 @@ def _run(
     function: Callable[[argparse.Namespace], int],
 ) -> int:
     # torch would import an installed torch_npu by itself, and fail without CANN; it is imported where --device is npu.
-    os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    # Not setdefault: a process in which that went well leaves "1" to its children.
+    os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([_hyphenated(argument) for argument in given])
     try:

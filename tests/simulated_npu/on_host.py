@@ -98,6 +98,11 @@ def record(name, args):
         one.record(name, args)
 
 
+def note_wait(what):
+    for one in TRACES:
+        one.waits[what] += 1
+
+
 @functools.cache
 def _facts(op):
     """What the schema of an operator says: is it a view, what does it return, what does it write, what is out=."""
@@ -149,8 +154,7 @@ def copy_(target, source, non_blocking=False):
     """Tensor.copy_ between the host and the device, or on it."""
     record("copy_", (target, source))
     if target.device.type == "cpu":
-        for one in TRACES:
-            one.waits["copy to the host"] += 1
+        note_wait("copy to the host")
     to_host(target).copy_(to_host(source))
     return target
 

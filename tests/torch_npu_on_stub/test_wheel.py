@@ -1,0 +1,164 @@
+"""What the product calls, against the real torch_npu: names, signatures, chips, devices, errors, autocast, kernels.
+
+The tests of tensors and twenty steps against the CPU are tests/test_device.py, test_crf.py and test_model.py, which
+this stage runs too, with `--device npu`.
+"""
+
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from cpu_kernels import kernels_of_the_wheel, on_host
+from torch import nn
+
+import ray_bilstm.accelerator
+from ray_bilstm.accelerator import ACCELERATORS, load, worker_device
+from ray_bilstm.batches import Shard
+from ray_bilstm.config import ModelConfig
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.precision import Precision
+from ray_bilstm.vocab import Vocab
+
+ROOT = Path(__file__).parents[2]
+NPU = ACCELERATORS["npu"]
+TRAP = {name: os.environ[name] for name in os.environ if name != "LD_LIBRARY_PATH"}
+"""The environment of one who installed torch_npu and not CANN."""
+
+
+def calls_of_the_product():
+    """(dotted name below torch.npu, keywords) of what accelerator.py does with the module that `load` returns."""
+    tree = ast.parse(Path(ray_bilstm.accelerator.__file__).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        for module in ("module.", "getattr(torch, device.type).", "load(accelerator)."):
+            if name.startswith(module):
+                yield name.removeprefix(module), len(node.args), [keyword.arg for keyword in node.keywords]
+
+
+def test_every_call_of_the_product_exists_and_binds():
+    calls = list(calls_of_the_product())
+    names = {name for name, _, _ in calls}
+    assert names >= {"is_available", "set_device", "synchronize", "is_bf16_supported", "max_memory_allocated"}
+    for name, positional, keywords in calls:
+        inspect.signature(getattr(torch.npu, name)).bind(*range(positional), **dict.fromkeys(keywords))
+
+
+def test_settings_can_be_made_and_not_read():
+    assert worker_device(NPU) == torch.device("npu", 0)
+    with pytest.raises(AttributeError):
+        _ = torch.npu.config.allow_internal_format
+
+
+def ask(code: str, **variables: str) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-W", "ignore", "-c", code]
+    settings = {"capture_output": True, "text": True, "timeout": 120, "cwd": ROOT}
+    return subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT), **variables}, **settings)
+
+
+HALVES = """
+import json
+from ray_bilstm.accelerator import ACCELERATORS, AcceleratorError, half_dtype
+found = []
+for requested in ("auto", "float16", "bfloat16"):
+    try:
+        found.append(str(half_dtype(ACCELERATORS["npu"], requested)))
+    except AcceleratorError as error:
+        found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("chip", ["Ascend910A", "Ascend910B3", "Ascend910_9391"])
+def test_half_precisions_of_the_chips(chip):
+    done = ask(HALVES, FAKE_NPU_SOC=chip)
+    assert done.returncode == 0, done.stderr
+    auto, float16, bfloat16 = json.loads(done.stdout.splitlines()[-1])
+    assert auto == float16 == "torch.float16"
+    refused = "bfloat16 is not to be had on this npu: use --amp-dtype float16"
+    assert bfloat16 == (refused if chip == "Ascend910A" else "torch.bfloat16")
+
+
+LOAD = "from ray_bilstm.accelerator import ACCELERATORS, load; load(ACCELERATORS['npu'])"
+
+
+def test_no_device_is_named():
+    done = ask(LOAD, FAKE_NPU_COUNT="0")
+    assert "AcceleratorError: torch sees no npu device on this machine: check `npu-smi info`" in done.stderr
+
+
+def test_devices_have_indices_and_a_wrong_one_is_an_error():
+    code = "import torch; print(torch.ones(2, device='npu:1').device); torch.npu.set_device(5)"
+    done = ask(code, FAKE_NPU_COUNT="2")
+    assert "npu:1" in done.stdout
+    assert "107001" in done.stderr
+    assert load(NPU) is torch.npu
+
+
+def test_torch_npu_without_cann():
+    """The trap: torch itself does not import. With its autoloading off, cpu works, and npu says what is missing."""
+
+    def ask_trapped(code: str, **variables: str) -> subprocess.CompletedProcess:
+        words = [sys.executable, "-W", "ignore", "-c", code]
+        environment = {**TRAP, "PYTHONPATH": str(ROOT), **variables}
+        return subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+
+    assert "Failed to load the backend extension: torch_npu" in ask_trapped("import torch").stderr
+    off = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    assert ask_trapped(LOAD.replace("npu", "cpu"), **off).returncode == 0
+    error = ask_trapped(LOAD, **off).stderr
+    assert "AcceleratorError: torch_npu cannot load" in error
+    assert "install CANN" in error
+    assert "set_env.sh" in error
+    cli = "from ray_bilstm.cli import main; main(['evaluate', 'nowhere']); import torch; print(torch.ones(1))"
+    done = ask_trapped(cli)
+    assert "tensor([1.])" in done.stdout, "the command line turns the autoloading off before torch is imported"
+    assert "error: nowhere" in done.stderr
+
+
+def test_autocast_of_torch_npu_leaves_the_lstm_alone():
+    lstm, linear, inputs = nn.LSTM(3, 4).npu(), nn.Linear(3, 4).npu(), torch.randn(5, 2, 3, device="npu")
+    with torch.autocast("npu", torch.float16):
+        assert lstm(inputs)[0].dtype is torch.float32
+        assert linear(inputs).dtype is torch.float16
+        assert linear(inputs).logsumexp(1).dtype is torch.float32
+
+
+def test_importing_torch_npu_registers_hccl():
+    assert "hccl" in dist.Backend.backend_list
+    assert dist.Backend.default_device_backend_map["npu"] == "hccl"
+
+
+@pytest.mark.parametrize("level", ["O0", "O1", "O2"])
+@pytest.mark.parametrize("head", ["crf", "softmax"])
+def test_every_operator_of_a_step_has_a_kernel_of_torch_npu(level, head, sentences, vocab: Vocab):
+    """None is left to the CPU, or missing."""
+    device = torch.device("npu", 0)
+    torch.manual_seed(0)
+    model = BiLstmCrf(ModelConfig(head=head, num_layers=2, hidden_size=16), vocab).to(device)
+    precision = Precision(level, dtype=torch.float16, device=device, half_lstm=False)
+    precision.prepare(model)
+    optimizer = torch.optim.AdamW(precision.trained(), fused=True)
+    encoded = vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences])
+    shard = Shard(encoded, np.arange(len(sentences)), device=device)
+    with on_host.trace() as seen:
+        for _ in range(2):
+            batch = shard.batch(shard.rows, int(encoded.lengths.max()), sentences=len(sentences))
+            with precision.autocast():
+                loss = model(batch).mean()
+            precision.step(loss, optimizer, clip_norm=5.0)
+        model.eval()
+        model.decode(batch)
+    bases = {name.partition(".")[0] for name in kernels_of_the_wheel}
+    assert set(seen.ops) <= bases
+    assert len(seen.ops) > 30
+    assert "_fused_adamw_" in seen.ops
