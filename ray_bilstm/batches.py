@@ -16,6 +16,7 @@ Shapes: B sentences, L positions, N rows of a corpus. Padding: id 0 everywhere, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_bilstm.vocab import Encoded
+from ray_bilstm.vocab import UNKNOWN, Encoded
 
 RUN = 8
 """Neighbours in length that stay together, so that each rank keeps its part of a batch."""
@@ -68,6 +69,18 @@ class Shard:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def drop_tokens(self, share: float) -> Shard:
+        """The same sentences with `share` of their characters and of their bigrams unknown, so that the unknown one
+        gets a vector and names are not learnt by heart. Drawn for all at once, whatever they are padded to later."""
+        if not share:
+            return self
+        dropped = copy.copy(self)
+        dropped.chars, dropped.bigrams = (
+            torch.where(torch.rand(len(ids), device=self.device) < share, UNKNOWN, ids)
+            for ids in (self.chars, self.bigrams)
+        )
+        return dropped
 
     def plan(self, steps: Sequence[np.ndarray], size: int = 1) -> Tensor:
         """Where the rows (places in the corpus, of this shard) of each step stand, filled up to `size` or the longest
@@ -132,7 +145,7 @@ def padded_lengths(lengths_N: np.ndarray, count: int) -> np.ndarray:
 
 
 def plan_epoch(lengths_N: np.ndarray, *, batch_size: int, seed: int, epoch: int, shapes: np.ndarray) -> list[Step]:
-    """The steps of an epoch: every row once, `batch_size` of them a step (the last one of the plan fewer).
+    """The steps of an epoch: every row once, `batch_size` of them a step, fewer in the last.
 
     `shapes` are the allowed lengths, rising, from `padded_lengths`.
     """
@@ -140,10 +153,12 @@ def plan_epoch(lengths_N: np.ndarray, *, batch_size: int, seed: int, epoch: int,
     by_length = np.argsort(lengths_N, kind="stable")
     runs = np.array_split(by_length, np.arange(RUN, len(by_length), RUN))
     window = max(SHUFFLE_SHARE * len(runs), 2 * batch_size / RUN)
-    places = np.arange(len(runs)) + random.uniform(0, window, len(runs))
-    order = np.concatenate([runs[i] for i in np.argsort(places)])
+    keys = np.arange(len(runs)) + random.uniform(0, window, len(runs))
+    order = np.concatenate([runs[i] for i in np.argsort(keys)])
     batches = np.array_split(order, np.arange(batch_size, len(order), batch_size))
-    return [_step(batches[i], lengths_N, shapes) for i in random.permutation(len(batches))]
+    full = len(order) // batch_size
+    places = [*random.permutation(full), *range(full, len(batches))]
+    return [_step(batches[i], lengths_N, shapes) for i in places]
 
 
 def _step(rows: np.ndarray, lengths_N: np.ndarray, shapes: np.ndarray) -> Step:
@@ -170,10 +185,12 @@ class TrainingSet:
         window: int | None = None,
         shapes: int = 32,
         fixed_rows: bool = False,
+        token_dropout: float = 0.0,
     ) -> None:
         """`windows()` gives, each time, the shards of this rank for rows 0 to `window` - 1, `window` to ... (all rows
         by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to,
-        `fixed_rows` whether every batch has as many rows as the fullest one so far."""
+        `fixed_rows` whether every batch has as many rows as the fullest one so far, `token_dropout` the share of
+        characters and of bigrams that an epoch does not know."""
         self.windows = windows
         self.lengths_N = lengths_N
         self.batch_size = batch_size
@@ -184,6 +201,7 @@ class TrainingSet:
         self.shapes = padded_lengths(lengths_N, shapes)
         self.fixed_rows = fixed_rows
         self.most_rows = 1
+        self.token_dropout = token_dropout
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank."""
@@ -200,6 +218,7 @@ class TrainingSet:
             owners = deal(lengths, self.world_size)
             plan = plan_epoch(lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch, shapes=self.shapes)
             own = [start + step.rows[owners[step.rows] == self.rank] for step in plan]
+            shard = shard.drop_tokens(self.token_dropout)
             index_SB = shard.plan(own, self.most_rows)
             self.most_rows = index_SB.shape[1]
             for step, mine, index_B in zip(plan, own, index_SB, strict=True):

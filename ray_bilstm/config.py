@@ -71,15 +71,12 @@ class ModelConfig:
     """BiLSTM layers"""
     dropout: float = 0.5
     """share of features dropped, a sentence at a time, before, between and after the BiLSTM layers"""
-    token_dropout: float = 0.1
-    """share of characters and of bigrams that training replaces by the unknown one"""
 
     def __post_init__(self) -> None:
         _require_choices(self)
         for name in ("embedding_size", "bigram_size", "hidden_size", "num_layers"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
-        for name in ("dropout", "token_dropout"):
-            _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and less than 1")
+        _require(self, "dropout", 0 <= self.dropout < 1, "0 or more and less than 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +89,8 @@ class TrainingConfig:
     """global sentences per optimiser step, dealt to the workers"""
     train_epochs: int = 30
     """passes over train"""
+    token_dropout: float = 0.1
+    """share of characters and of bigrams that each epoch replaces by the unknown one"""
     learning_rate: float = 3e-3
     """peak learning rate of AdamW"""
     weight_decay: float = 0.01
@@ -112,7 +111,8 @@ class TrainingConfig:
             _require(self, name, 0 < getattr(self, name) < math.inf, "more than 0")
         for name in ("weight_decay", "patience"):
             _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        _require(self, "warmup", 0 <= self.warmup < 1, "0 or more and less than 1")
+        for name in ("token_dropout", "warmup"):
+            _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and less than 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,7 @@ def training_set(
     world_size: int,
     batch_size: int,
     seed: int,
+    token_dropout: float,
     accelerator: Accelerator,
     shard_memory: int,
     device: torch.device,
@@ -121,6 +122,7 @@ def training_set(
         window=window,
         shapes=accelerator.padded_lengths,
         fixed_rows=accelerator.fixed_shapes,
+        token_dropout=token_dropout,
     )
 
 

@@ -16,7 +16,7 @@ from ray_bilstm import tags as schemes
 from ray_bilstm.batches import Batch
 from ray_bilstm.config import ModelConfig
 from ray_bilstm.crf import CRF, reversal
-from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab
+from ray_bilstm.vocab import PADDING, Vocab
 
 
 class LockedDropout(nn.Module):
@@ -102,9 +102,9 @@ class BiLstmCrf(nn.Module):
 
     def emissions(self, batch: Batch) -> Tensor:
         """Score of each tag at each position: (B, L, T), in the precision of the forward pass."""
-        embedded = self.char_embedding(self._drop_tokens(batch.chars_BL))
+        embedded = self.char_embedding(batch.chars_BL)
         if self.bigram_embedding is not None:
-            embedded = torch.cat((embedded, self.bigram_embedding(self._drop_tokens(batch.bigrams_BL))), 2)
+            embedded = torch.cat((embedded, self.bigram_embedding(batch.bigrams_BL)), 2)
         states_BLH = self.bilstm(self.dropout(embedded), batch.lengths_B)
         emissions_BLT: Tensor = self.emission(self.dropout(states_BLH))
         return emissions_BLT
@@ -113,10 +113,3 @@ class BiLstmCrf(nn.Module):
     def decode(self, batch: Batch) -> Tensor:
         """Best legal tag sequence of each sentence: int64, (B, L), 0 in the padding."""
         return self.crf.decode(self.emissions(batch), batch.lengths_B)
-
-    def _drop_tokens(self, ids_BL: Tensor) -> Tensor:
-        """In training, some ids become the unknown one, so that it gets a vector and names are not learnt by heart."""
-        if not self.training or not self.config.token_dropout:
-            return ids_BL
-        drop_BL = torch.rand(ids_BL.shape, device=ids_BL.device) < self.config.token_dropout
-        return torch.where(drop_BL & (ids_BL != PADDING), UNKNOWN, ids_BL)

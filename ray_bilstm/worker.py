@@ -136,6 +136,7 @@ def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]
         device=device,
         batch_size=job.config.training.batch_size,
         seed=job.config.training.seed,
+        token_dropout=job.config.training.token_dropout,
         accelerator=job.accelerator,
         shard_memory=job.config.data.shard_memory,
         **place,

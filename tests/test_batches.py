@@ -4,12 +4,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ray_bilstm import batches, corpus
 from ray_bilstm.batches import Shard, TrainingSet
-from ray_bilstm.vocab import Encoded
+from ray_bilstm.vocab import UNKNOWN, Encoded
 
 WORLDS = (1, 2, 3, 8)
 
@@ -91,6 +92,34 @@ def test_batches_hold_the_ids_of_their_rows_and_zeros(lengths, world_size, windo
             ):
                 row = getattr(batch, name)[i].tolist()
                 assert row == ids.tolist() + [0] * (len(row) - length)
+
+
+def test_dropped_tokens_are_drawn_anew_each_epoch_and_do_not_depend_on_padding(device):
+    lengths = np.random.default_rng(0).integers(1, 60, 301).tolist()
+    shard = Shard(encode(lengths), np.arange(301), device=device)
+
+    def epochs(**settings):
+        torch.manual_seed(1)
+        plain = TrainingSet(lambda: [shard], np.array(lengths), batch_size=64, seed=1, token_dropout=0.3, **settings)
+        return [list(plain.batches(1)) for _ in range(2)]
+
+    exact = epochs(shapes=32)
+    few = epochs(shapes=2, fixed_rows=True)
+    for one, other in zip([*exact[0], *exact[1]], [*few[0], *few[1]], strict=True):
+        rows, length = one.chars_BL.shape
+        assert torch.equal(one.chars_BL, other.chars_BL[:rows, :length])
+        assert torch.equal(one.bigrams_BL, other.bigrams_BL[:rows, :length])
+    unknown = [torch.cat([(batch.chars_BL == UNKNOWN).flatten() for batch in epoch]) for epoch in exact]
+    assert not torch.equal(*unknown)
+    for epoch in unknown:
+        assert 0.27 < epoch.sum() / sum(lengths) < 0.33
+    assert not (shard.chars == UNKNOWN).any(), "the shard itself keeps its tokens"
+
+
+def test_the_last_step_is_the_one_with_fewer_sentences():
+    for epoch in range(1, 6):
+        sizes = [batch.sentences for batch in make_set([3] * 45, batch_size=8).batches(epoch)]
+        assert sizes == [8, 8, 8, 8, 8, 5]
 
 
 def orders(seed, *epochs):

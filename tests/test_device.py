@@ -36,7 +36,7 @@ class Run:
 
     def __init__(self, device, level="O0", dtype=torch.float32, *, fixed_rows=False, shapes=4, **sizes):
         torch.manual_seed(0)
-        config = ModelConfig(**SIZES | {"dropout": 0.0, "token_dropout": 0.0} | sizes)
+        config = ModelConfig(**SIZES | {"dropout": 0.0} | sizes)
         self.model = BiLstmCrf(config, VOCAB).to(device)
         half_lstm = accelerator.half_lstm(ACCELERATORS[device.type], "auto", dtype, level=level)
         self.precision = Precision(level, dtype=dtype, device=device, half_lstm=half_lstm)
@@ -73,7 +73,7 @@ def half_or_skip(device, level, dtype):
 def test_twenty_steps_give_the_losses_of_the_cpu(level, dtype, device):
     expected = Run(torch.device("cpu")).losses()
     found = Run(device, level, half_or_skip(device, level, dtype)).losses()
-    assert expected[-1] < 0.8 * expected[0]
+    assert sum(expected[12:18]) < 0.8 * sum(expected[:6]), "an epoch of six steps, two epochs later"
     assert found == pytest.approx(expected, rel=TOLERANCE[dtype])
 
 
@@ -100,7 +100,7 @@ def no_waiting(device):
 
 @pytest.mark.parametrize(("level", "dtype"), LEVELS)
 def test_the_host_waits_for_nothing_in_a_step(level, dtype, device):
-    run = Run(device, level, half_or_skip(device, level, dtype), dropout=0.5, token_dropout=0.1, num_layers=2)
+    run = Run(device, level, half_or_skip(device, level, dtype), dropout=0.5, num_layers=2)
     batches = iter(run.train.batches(0))
     run.step(next(batches))
     with no_waiting(device):

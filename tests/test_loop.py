@@ -17,7 +17,7 @@ from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 
 SIZES = {"embedding_size": 16, "bigram_size": 8, "hidden_size": 16}
-ONE_EPOCH = TrainingConfig(batch_size=3, train_epochs=1, learning_rate=0.01, warmup=0.0)
+ONE_EPOCH = TrainingConfig(batch_size=3, train_epochs=1, learning_rate=0.01, warmup=0.0, token_dropout=0.0)
 
 
 def make_run(sentences, vocab, config, *, rank=0, world_size=1, model_seed=0, model=BiLstmCrf, **fields):
@@ -30,7 +30,13 @@ def make_run(sentences, vocab, config, *, rank=0, world_size=1, model_seed=0, mo
     return {
         "model": model(ModelConfig(**SIZES | fields), vocab),
         "train": TrainingSet(
-            lambda: [shard], lengths, batch_size=config.batch_size, seed=config.seed, shapes=4, **ranks
+            lambda: [shard],
+            lengths,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            shapes=4,
+            token_dropout=config.token_dropout,
+            **ranks,
         ),
         "dev": shard,
         "scorer": Scorer(vocab.tags, vocab.scheme),
@@ -53,8 +59,8 @@ def fit(run, *, on_epoch=None):
 
 
 def test_a_tiny_model_learns_a_tiny_corpus(sentences, vocab):
-    config = TrainingConfig(batch_size=2, train_epochs=30, learning_rate=0.02)
-    history, progress = fit(make_run(sentences, vocab, config, dropout=0.0, token_dropout=0.0))
+    config = TrainingConfig(batch_size=2, train_epochs=30, learning_rate=0.02, token_dropout=0.0)
+    history, progress = fit(make_run(sentences, vocab, config, dropout=0.0))
     losses = [record["train_loss"] for record in history]
     assert progress.best_f1 == max(record["dev"]["entity"]["f1"] for record in history) == 1.0
     assert losses[-1] < losses[0] / 20
@@ -66,7 +72,7 @@ def test_a_tiny_model_learns_a_tiny_corpus(sentences, vocab):
 
 
 def test_the_first_loss_is_the_mean_over_the_sentences_of_the_step(sentences, vocab):
-    run = make_run(sentences, vocab, ONE_EPOCH, dropout=0.0, token_dropout=0.0)
+    run = make_run(sentences, vocab, ONE_EPOCH, dropout=0.0)
     batches = list(run["train"].batches(1))
     with torch.no_grad():
         expected = run["model"](batches[0]).mean().item()
@@ -83,7 +89,7 @@ def run_rank(rank, folder, sentences, vocab):
         if world_size > 1:
             where = f"file://{folder / f'rendezvous-{world_size}'}"
             dist.init_process_group("gloo", init_method=where, rank=rank, world_size=world_size)
-        run = make_run(sentences, vocab, config, rank=rank, world_size=world_size, dropout=0.0, token_dropout=0.0)
+        run = make_run(sentences, vocab, config, rank=rank, world_size=world_size, dropout=0.0)
         (record,), progress = fit(run)
         counts = loop.evaluate(run["model"], run["dev"], run["scorer"], precision=run["precision"])
         progress.moments = {
@@ -128,7 +134,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, sentences, vocab, stop):
     config = TrainingConfig(batch_size=3, train_epochs=5, learning_rate=0.01)
-    settings = {"dropout": 0.3, "token_dropout": 0.1, "num_layers": 2}
+    settings = {"dropout": 0.3, "num_layers": 2}
     expected_history, expected = fit(make_run(sentences, vocab, config, **settings))
 
     def kill(record, progress):
@@ -219,14 +225,14 @@ class Overflowing(BiLstmCrf):
 
 
 def make_float16_run(sentences, vocab, config, batches):
-    run = make_run(sentences, vocab, config, model=Overflowing, dropout=0.0, token_dropout=0.0)
+    run = make_run(sentences, vocab, config, model=Overflowing, dropout=0.0)
     run["model"].batches = batches
     run["precision"] = Precision("O2", dtype=torch.float16, device=torch.device("cpu"), half_lstm=False)
     return run
 
 
 def test_overflowed_steps_are_skipped_and_the_history_says_so(sentences, vocab):
-    config = TrainingConfig(batch_size=2, train_epochs=12, learning_rate=0.02)
+    config = TrainingConfig(batch_size=2, train_epochs=12, learning_rate=0.02, token_dropout=0.0)
     history, progress = fit(make_float16_run(sentences, vocab, config, batches=(0, 5, 6)))
     assert [record["skipped_steps"] for record in history] == [1, 2, *[0] * 10]
     assert all(math.isfinite(record[name]) for record in history for name in ("train_loss", "gradient_norm"))

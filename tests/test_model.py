@@ -9,7 +9,7 @@ from ray_bilstm import tags
 from ray_bilstm.batches import Shard
 from ray_bilstm.config import ModelConfig
 from ray_bilstm.model import BiLSTM, BiLstmCrf, LockedDropout
-from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab
+from ray_bilstm.vocab import PADDING, Vocab
 
 SHAPES = pytest.mark.parametrize(("num_layers", "bigrams"), [(1, True), (2, True), (1, False), (2, False)])
 
@@ -112,30 +112,6 @@ def test_softmax_head_is_cross_entropy_a_token(sentences, device):
     assert not any(weight.requires_grad for weight in model.crf.parameters())
     for ids, length in zip(model.decode(batch).tolist(), batch.lengths_B.tolist(), strict=True):
         assert not tags.illegal_positions([vocab.tags[i] for i in ids[:length]], "BMES")
-
-
-def test_token_dropout_acts_in_training_only(sentences, device):
-    model, shard, _ = make_model(sentences, device, dropout=0.0, token_dropout=0.5)
-    batch = whole_batch(shard, extra=3)
-    for training in (True, False):
-        model.train(training)
-        model.zero_grad()
-        first, second = model.emissions(batch), model.emissions(batch)
-        assert torch.equal(first, second) != training
-        model(batch).sum().backward()
-        for embedding in (model.char_embedding, model.bigram_embedding):
-            assert embedding.weight.grad[UNKNOWN].any() == training
-            assert not embedding.weight.grad[PADDING].any()
-
-
-def test_token_dropout_replaces_its_share_and_no_padding(sentences, device):
-    model, shard, _ = make_model(sentences, device, token_dropout=0.3)
-    ids_BL = whole_batch(shard, extra=5).chars_BL.repeat(50, 1)
-    dropped_BL = model.train()._drop_tokens(ids_BL)
-    changed_BL = dropped_BL != ids_BL
-    assert (dropped_BL[changed_BL] == UNKNOWN).all()
-    assert not changed_BL[ids_BL == PADDING].any()
-    assert 0.27 < changed_BL[ids_BL != PADDING].float().mean() < 0.33
 
 
 def test_all_parameters_of_a_crf_tagger_learn(sentences, device):

@@ -15,7 +15,7 @@ LEVELS = ("O0", "O1", "O2")
 def prepare(level, sentences, vocab, dtype=torch.bfloat16):
     """A model and its precision, and one batch of everything."""
     torch.manual_seed(0)
-    sizes = {"embedding_size": 16, "bigram_size": 8, "hidden_size": 16, "dropout": 0.0, "token_dropout": 0.0}
+    sizes = {"embedding_size": 16, "bigram_size": 8, "hidden_size": 16, "dropout": 0.0}
     model = BiLstmCrf(ModelConfig(**sizes), vocab)
     half_lstm = dtype is torch.bfloat16
     precision = Precision(level, dtype=dtype, device=torch.device("cpu"), half_lstm=half_lstm)

@@ -176,6 +176,7 @@ def _note_rows(settings) -> None:
         device=torch.device("cpu"),
         batch_size=64,
         seed=1,
+        token_dropout=0.0,
         accelerator=ACCELERATORS["cpu"],
         shard_memory=settings["shard_memory"],
     )
