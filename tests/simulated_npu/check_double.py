@@ -1,7 +1,12 @@
 """What the simulated NPU does and refuses, in a process that has it: tests/test_simulated_npu.py runs this file."""
 
+import importlib.metadata
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -29,6 +34,79 @@ def test_tensors_views_and_in_place_operators_share_memory():
     assert torch.equal(base.bool().cpu(), expected.bool())
 
 
+def test_out_is_written_where_it_stands_or_resized():
+    a, b = torch.rand(3, 4, device=NPU), torch.rand(3, 4, device=NPU)
+    rows, turned, empty = torch.zeros(2, 3, 4, device=NPU), torch.zeros(4, 3, device=NPU), torch.empty(0, device=NPU)
+    torch.div(a, b, out=rows[1])
+    torch.add(a, b, out=turned.T)
+    torch.mul(a, b, out=empty)
+    values, places = torch.empty(0, device=NPU), torch.empty(0, dtype=torch.int64, device=NPU)
+    torch.max(a, 1, out=(values, places))
+    x, y = a.cpu(), b.cpu()
+    expected = [torch.zeros(3, 4), x / y, (x + y).T, x * y, *x.max(1)]
+    for found, right in zip((*rows, turned, empty, values, places), expected, strict=True):
+        assert torch.equal(found.cpu(), right)
+    for size in (2, 9):  # too small, too large
+        other = torch.zeros(size, device=NPU)
+        with pytest.warns(UserWarning, match="was resized"):
+            torch.add(torch.ones(5, device=NPU), 1.0, out=other)
+        assert other.tolist() == [2.0] * 5
+
+
+def train_a_tagger(device):
+    """Weights after five steps of the product's model."""
+    from ray_bilstm.batches import Batch
+    from ray_bilstm.config import ModelConfig
+    from ray_bilstm.model import BiLstmCrf
+    from ray_bilstm.precision import Precision
+    from ray_bilstm.sample import sample_corpus
+    from ray_bilstm.vocab import Vocab
+
+    torch.manual_seed(0)
+    vocab = Vocab.build(sample_corpus().train[:20], scheme="BMES", bigram_min_count=2)
+    sizes = {"embedding_size": 8, "bigram_size": 4, "hidden_size": 8, "num_layers": 2, "dropout": 0.5}
+    model = BiLstmCrf(ModelConfig(**sizes), vocab)
+    highs = (vocab.num_chars, vocab.num_bigrams, len(vocab.tags))
+    ids = [torch.randint(1, high, (4, 7)).to(device) for high in highs]
+    batch = Batch(*ids, torch.tensor([7, 5, 1, 0]).to(device), rows=np.arange(3), sentences=3)
+    precision = Precision("O0", dtype=torch.float32, device=device)
+    precision.prepare(model.to(device))
+    optimizer = torch.optim.AdamW(precision.trained(), lr=0.01, fused=True)
+    for _ in range(5):
+        precision.step(model(batch).sum() / 3, optimizer, clip_norm=5.0)
+    return precision.state_dict()
+
+
+def test_five_steps_of_a_tagger_give_the_weights_of_the_cpu():
+    """With dropout: random numbers are the CPU's."""
+    expected, found = train_a_tagger(torch.device("cpu")), train_a_tagger(NPU)
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("scaler", ["torch", "dynamic", "static"])
+def test_scalers_skip_a_step_that_overflowed(scaler, fused):
+    settings = {"init_scale": 64.0, "growth_interval": 1}
+    if scaler == "torch":
+        scale = torch.amp.GradScaler("npu", **settings)
+    else:
+        scale = torch.npu.amp.GradScaler(**settings, dynamic=scaler == "dynamic")
+    weight = nn.Parameter(torch.ones(3, device=NPU))
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=fused)
+    changed, scales = [], []
+    for factor in (1e38, 1.0):
+        before = weight.detach().clone()
+        optimizer.zero_grad()
+        scale.scale((weight * factor).sum()).backward()
+        scale.step(optimizer)
+        scale.update()
+        changed.append(not torch.equal(before, weight))
+        scales.append(scale.get_scale())
+    expected = ([True, True], [64.0, 64.0]) if scaler == "static" else ([False, True], [32.0, 64.0])
+    assert (changed, scales) == expected
+
+
 def test_random_numbers_are_those_of_the_cpu():
     torch.manual_seed(3)
     expected = torch.rand(5)
@@ -42,6 +120,8 @@ def test_autocast_follows_torch_npu():
         assert lstm(inputs)[0].dtype is torch.float32
         assert linear(inputs).dtype is torch.float16
         assert linear(inputs).logsumexp(1).dtype is torch.float32
+        wide = torch.ones(2, 2, dtype=torch.float64, device=NPU)
+        assert (wide @ wide).dtype is torch.float64
 
 
 def test_what_an_npu_refuses():
@@ -64,7 +144,11 @@ def test_the_trace_counts_waits_and_shapes():
         _ = values.sum().item()
         _ = values.cpu()
         _ = values[values > 2]
+    assert seen.copies["to the host"] == 1
     assert seen.ops["mul"] == 2
+    with torch_npu.trace() as changed:
+        values.add_(values).div_(3)
+    assert changed.ops == {"add_": 1, "div_": 1}, "no allocation is counted with an operator"
     assert len([name for name, _ in seen.shapes if name == "mul"]) == 2
     assert set(seen.waits) == {"_local_scalar_dense", "copy to the host", "nonzero"}
 
@@ -78,15 +162,52 @@ def test_visible_devices_and_chips(monkeypatch):
     assert torch.npu.get_device_name() == "Ascend910A (simulated)"
     assert not torch.npu.is_bf16_supported()
     assert torch.npu.get_amp_supported_dtype() == [torch.float16, torch.float32]
+    monkeypatch.setenv("SIMULATED_NPU_COUNT", "2")
+    assert torch.npu.device_count() == 2
+    with pytest.raises(AssertionError, match="Invalid device id"):
+        torch.npu.get_device_name(2)
+
+
+def test_it_is_found_like_a_package_and_operators_load_by_path():
+    assert importlib.metadata.version("torch_npu") == torch_npu.__version__ == "2.13.0+simulated"
+    assert sys.modules["torch.npu"] is torch.npu
+    spec = importlib.util.spec_from_file_location("operators", Path(__file__).parent / "on_host.py")
+    operators = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(operators)
+    tensor = torch.zeros(2, device=NPU)
+    operators.to_host(tensor).add_(1)
+    assert tensor.tolist() == [1.0, 1.0]
 
 
 def work(rank, store_file, results):
     """One of two ranks of an hccl group, with DDP against the whole batch on one process."""
     torch.set_num_threads(1)
+    torch.npu.set_device(NPU)
     dist.init_process_group("hccl", store=dist.FileStore(store_file, 2), rank=rank, world_size=2)
     assert dist.get_backend() == "hccl"
+    assert torch.npu.log[-2:] == [("set_device", 0), ("hccl", rank, 2)], "the device came before the group"
     total = torch.full((2,), rank + 1.0, device=NPU)
     dist.all_reduce(total)
+    for dtype in (torch.float16, torch.bfloat16, torch.int64):
+        ones = torch.ones(3, dtype=dtype, device=NPU)
+        dist.all_reduce(ones)
+        assert ones.tolist() == [2] * 3
+        dist.broadcast(ones.mul_(rank), src=1)
+        assert ones.tolist() == [2] * 3
+    gathered = torch.empty(4, device=NPU)
+    dist.all_to_all_single(gathered[:2], total / 3 + rank)
+    assert gathered[:2].tolist() == [1.0, 2.0]
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name since torch 2.13
+    gather(gathered, total / 3 + rank)
+    assert gathered.tolist() == [1.0, 1.0, 2.0, 2.0]
+    if rank == 0:
+        dist.send(gathered, 1)
+    else:
+        dist.recv(gathered.zero_(), 0)
+    assert gathered.tolist() == [1.0, 1.0, 2.0, 2.0]
+    objects = [None, None]
+    dist.all_gather_object(objects, {"rank": rank})
+    assert objects == [{"rank": 0}, {"rank": 1}]
     objects = [None, None]
     host = dist.new_group(backend="gloo")
     dist.all_gather_object(objects, {"rank": rank}, group=host)
@@ -96,7 +217,11 @@ def work(rank, store_file, results):
     dist.barrier()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).to(NPU)
-    parallel, inputs = DistributedDataParallel(model), torch.randn(8, 3)
+    inputs = torch.randn(8, 3)
+    parallel = DistributedDataParallel(model, static_graph=True, gradient_as_bucket_view=True)
+    half = DistributedDataParallel(nn.Linear(3, 1).to(NPU, torch.float16))
+    half(inputs.to(NPU, torch.float16)).sum().backward()
+    assert half.module.weight.grad.dtype is torch.float16
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
     for _ in range(5):
         optimizer.zero_grad()

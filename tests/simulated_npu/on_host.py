@@ -16,15 +16,12 @@ CPU_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 DL_CPU, DL_EXTENSION = 1, 12
 """Device types of the DLPack specification (dlpack.h): kDLCPU, kDLExtDev."""
 
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique2", "_unique2"}
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique", "_unique2", "unique_dim"}
 """Operators whose result decides what the host does next, so that it waits for the device."""
 
 
-class _DLTensor(ctypes.Structure):
-    """The beginning of DLPack's DLTensor."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32))
-
+DEVICE_TYPE_OFFSET = ctypes.sizeof(ctypes.c_void_p)
+"""A DLTensor begins with the address of its data; device type and index follow. The index is 0 on both sides."""
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
@@ -33,15 +30,14 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes
 def relabel(tensor, device_type):
     """The same memory as a tensor of another device."""
     capsule = torch._C._to_dlpack(tensor)
-    head = _DLTensor.from_address(_pointer(capsule, b"dltensor"))
-    head.device_type, head.device_id = device_type, 0
+    ctypes.c_int32.from_address(_pointer(capsule, b"dltensor") + DEVICE_TYPE_OFFSET).value = device_type
     return torch._C._from_dlpack(capsule)
 
 
 def to_host(value):
     """An alias in host memory of an npu tensor, of those in lists and tuples too; anything else as it is."""
     if isinstance(value, torch.Tensor):
-        return relabel(value, DL_CPU) if value.device.type == "npu" else value
+        return value if value.is_cpu else relabel(value, DL_CPU)
     if isinstance(value, (list, tuple)):
         return type(value)(to_host(item) for item in value)
     return value
@@ -50,7 +46,7 @@ def to_host(value):
 def to_npu(value):
     """The other way round."""
     if isinstance(value, torch.Tensor):
-        return relabel(value, DL_EXTENSION) if value.device.type == "cpu" else value
+        return relabel(value, DL_EXTENSION) if value.is_cpu else value
     if isinstance(value, (list, tuple)):
         return type(value)(to_npu(item) for item in value)
     return value
@@ -65,6 +61,8 @@ class Trace:
         """(operator, shapes of its tensors): each is compiled or looked up anew"""
         self.waits = collections.Counter()
         """operators and copies for which the host waits"""
+        self.copies = collections.Counter()
+        """copies `to the device`, `to the host`, `on the device`"""
         self.lstms = []
         """dtype, layers, directions, dropout and shape of each LSTM"""
 
@@ -140,20 +138,35 @@ def call(op, args, kwargs, *, to_npu=to_npu):
 
 
 def _call_out(op, outs, kwargs, host_args, host_kwargs):
-    """out=: the CPU kernel writes to tensors of its own, since it may have to resize them."""
-    fresh = {key: torch.empty(0, dtype=kwargs[key].dtype) for key in outs}
-    op(*host_args, **{**host_kwargs, **fresh})
-    for key in outs:
-        if kwargs[key].shape != fresh[key].shape:
-            kwargs[key].resize_(fresh[key].shape)
-        to_host(kwargs[key]).copy_(fresh[key])
+    """out=: written in place; where the CPU kernel has to resize it, to a tensor of its own that is copied back.
+
+    Such a kernel cannot enlarge an alias: it raises before it writes.
+    """
+    targets = {
+        key: host_kwargs[key] if kwargs[key].numel() else torch.empty(0, dtype=kwargs[key].dtype) for key in outs
+    }
+    try:
+        op(*host_args, **{**host_kwargs, **targets})
+    except RuntimeError as error:
+        if "resize" not in str(error):
+            raise
+        targets = {key: torch.empty(0, dtype=kwargs[key].dtype) for key in outs}
+        op(*host_args, **{**host_kwargs, **targets})
+    for key, target in targets.items():
+        if kwargs[key].shape != target.shape:
+            kwargs[key].resize_(target.shape)
+        if target is not host_kwargs[key]:
+            to_host(kwargs[key]).copy_(target)
     return kwargs[outs[0]] if len(outs) == 1 else tuple(kwargs[key] for key in outs)
 
 
 def copy_(target, source, non_blocking=False):
     """Tensor.copy_ between the host and the device, or on it."""
     record("copy_", (target, source))
-    if target.device.type == "cpu":
+    way = "to the host" if target.is_cpu else "to the device" if source.is_cpu else "on the device"
+    for one in TRACES:
+        one.copies[way] += 1
+    if target.is_cpu:
         note_wait("copy to the host")
     to_host(target).copy_(to_host(source))
     return target

@@ -5,12 +5,13 @@ shows that the right calls are made in the right order and that the results are 
 Ascend devices enforce. It shows nothing of kernels, rounding, speed or HCCL itself.
 """
 
+import functools
 import sys
 
 import on_host
 import torch
 
-from torch_npu import autocast, hccl
+from torch_npu import autocast, hccl, pinned
 from torch_npu.npu import Npu
 
 __version__ = "2.13.0+simulated"
@@ -38,6 +39,19 @@ def _resize_(tensor, size, memory_format=None):
     return _set(tensor, storage, offset, size, torch.empty(size, device="meta").stride())
 
 
+def _register_structured(aten):
+    """Operators that torch would put together from an allocation and their out= form, which costs thrice the time.
+
+    Not indexing: torch takes it apart, so that the host's wait for a mask's `nonzero` is counted.
+    """
+    for name in torch._C._dispatch_get_registrations_for_dispatch_key("CompositeExplicitAutogradNonFunctional"):
+        namespace, _, name = name.partition("::")
+        base, _, overload = name.partition(".")
+        if namespace == "aten" and base != "index":
+            op = getattr(getattr(torch.ops.aten, base), overload or "default")
+            aten.impl(name, functools.partial(_fallback, op), "PrivateUse1")
+
+
 _move_storage = torch.UntypedStorage.to
 
 
@@ -53,7 +67,7 @@ def _install():
     """Once a process; libraries must stay alive as long as it."""
     module = Npu()
     torch.utils.backend_registration._setup_privateuseone_for_python_backend("npu", backend_module=module)
-    sys.modules["torch.npu"] = module
+    sys.modules.update({"torch.npu": module, "torch.npu.amp": module.amp})
     everything, aten, casts = (torch.library.Library(name, "IMPL") for name in ("_", "aten", "_"))
     everything.fallback(_fallback, "PrivateUse1")
     aten.impl("set_.source_Storage_storage_offset", _set, "PrivateUse1")
@@ -68,10 +82,13 @@ def _install():
     for key in ("AutogradPrivateUse1", "PrivateUse1"):
         aten.impl("lstm.input", on_host.lstm_input, key)
         aten.impl("lstm.data", on_host.lstm_packed, key)
+    _register_structured(aten)
+    pinned.register(aten)
     autocast.register(aten, casts)
     torch.UntypedStorage.to = _storage_to
-    hccl.register()
-    return module, (everything, aten, casts)
+    hccl.register(module.log)
+    module._libraries = (everything, aten, casts)
+    return module
 
 
-npu, _libraries = _install()
+npu = sys.modules.get("torch.npu") or _install()

@@ -31,8 +31,10 @@ def _kernel(op, dtype):
     def cast(value):
         if isinstance(value, (list, tuple)):
             return type(value)(cast(item) for item in value)
-        is_ours = isinstance(value, torch.Tensor) and value.is_floating_point() and value.device.type == "npu"
-        return value.to(dtype or torch.get_autocast_dtype("npu")) if is_ours else value
+        if not isinstance(value, torch.Tensor) or value.is_cpu:
+            return value
+        castable = value.is_floating_point() and value.dtype is not torch.float64
+        return value.to(dtype or torch.get_autocast_dtype("npu")) if castable else value
 
     def kernel(*args, **kwargs):
         with torch._C._ExcludeDispatchKeyGuard(excluded):

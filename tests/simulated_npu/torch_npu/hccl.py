@@ -1,4 +1,7 @@
-"""A process group named hccl: real processes, real collectives, over gloo. As HCCL does, it insists on NPU tensors."""
+"""A process group named hccl: real processes, real collectives, over gloo. As HCCL does, it insists on NPU tensors.
+
+That it refuses float64 is stricter than what is known of HCCL: devices compute little in it.
+"""
 
 import collections
 
@@ -44,7 +47,7 @@ class SimulatedHccl(dist.ProcessGroup):
         return self._run("allreduce", tensors, tensors, opts or dist.AllreduceOptions())
 
     def allreduce_coalesced(self, tensors, opts=None):
-        return self._run("allreduce_coalesced", tensors, tensors, opts)
+        return self._run("allreduce_coalesced", tensors, tensors, opts or dist.AllreduceCoalescedOptions())
 
     def broadcast(self, tensors, opts=None):
         return self._run("broadcast", tensors, tensors, opts or dist.BroadcastOptions())
@@ -55,8 +58,36 @@ class SimulatedHccl(dist.ProcessGroup):
     def _allgather_base(self, output, inputs, opts=None):
         return self._run("_allgather_base", output, output, inputs, opts or dist.AllgatherOptions())
 
-    def reduce(self, tensors, opts):
-        return self._run("reduce", tensors, tensors, opts)
+    all_gather_single = _allgather_base  # its name since torch 2.13
+
+    def reduce(self, tensors, opts=None):
+        return self._run("reduce", tensors, tensors, opts or dist.ReduceOptions())
+
+    def gather(self, outputs, inputs, opts=None):
+        return self._run("gather", outputs, outputs, inputs, opts or dist.GatherOptions())
+
+    def scatter(self, outputs, inputs, opts=None):
+        return self._run("scatter", outputs, outputs, inputs, opts or dist.ScatterOptions())
+
+    def reduce_scatter(self, outputs, inputs, opts=None):
+        return self._run("reduce_scatter", outputs, outputs, inputs, opts or dist.ReduceScatterOptions())
+
+    def _reduce_scatter_base(self, output, inputs, opts=None):
+        return self._run("_reduce_scatter_base", output, output, inputs, opts or dist.ReduceScatterOptions())
+
+    reduce_scatter_single = _reduce_scatter_base
+
+    def alltoall_base(self, output, inputs, output_sizes, input_sizes, opts=None):
+        options = opts or dist.AllToAllOptions()
+        return self._run("alltoall_base", output, output, inputs, output_sizes, input_sizes, options)
+
+    all_to_all_single = alltoall_base
+
+    def send(self, tensors, rank, tag=0):
+        return self._run("send", tensors, tensors, rank, tag)
+
+    def recv(self, tensors, rank, tag=0):
+        return self._run("recv", tensors, tensors, rank, tag)
 
     def barrier(self, opts=None):
         return self._run("barrier", None, opts or dist.BarrierOptions())
@@ -75,12 +106,12 @@ class SimulatedHccl(dist.ProcessGroup):
         return self._gloo.rank()
 
 
-def register():
-    """So that `init_process_group("hccl")` finds it."""
-    dist.Backend.register_backend(
-        "hccl",
-        lambda options, _: SimulatedHccl(options.store, options.group_rank, options.group_size, options.timeout),
-        extended_api=True,
-        devices=["npu"],
-    )
+def register(log):
+    """So that `init_process_group("hccl")` finds it; `log` is told of each group."""
+
+    def create(options, _):
+        log.append(("hccl", options.group_rank, options.group_size))
+        return SimulatedHccl(options.store, options.group_rank, options.group_size, options.timeout)
+
+    dist.Backend.register_backend("hccl", create, extended_api=True, devices=["npu"])
     dist.is_hccl_available = lambda: True

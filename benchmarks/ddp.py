@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Settings of DistributedDataParallel, side by side: two gloo processes of one thread, one epoch each, interleaved.
+
+python benchmarks/ddp.py --data-dir ResumeNER
+
+A ratio is the time with torch's defaults over the time with a setting: above 1, the setting is faster.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from measuring import Training, make_parser, report
+from torch.nn.parallel import DistributedDataParallel
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "static_graph": {"static_graph": True},
+    "gradient_as_bucket_view": {"gradient_as_bucket_view": True},
+    "no buffers": {"broadcast_buffers": False},
+    "no buffers, bucket view": {"broadcast_buffers": False, "gradient_as_bucket_view": True},
+    "buckets of 1 MiB": {"bucket_cap_mb": 1},
+    "buckets of 100 MiB": {"bucket_cap_mb": 100},
+}
+
+
+def run(rank: int, folder: str, data_dir: str | None, rounds: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    training = Training(data_dir, rank=rank, world_size=2)
+    seconds: dict[str, list[list[float]]] = {name: [] for name in SETTINGS}
+    for round_ in range(rounds + 1):
+        for name, settings in SETTINGS.items():
+            parallel = DistributedDataParallel(training.model, **settings)
+            dist.barrier()
+            wall, cpu = time.perf_counter(), time.process_time()
+            for batch in training.set.batches(round_):
+                training.step(batch, parallel)
+            dist.barrier()
+            if round_:  # the first warms up
+                seconds[name].append([time.perf_counter() - wall, time.process_time() - cpu])
+    torch.save(seconds, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    options = make_parser(__doc__).parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (folder, options.data_dir, options.rounds), nprocs=2)
+        seconds = torch.load(f"{folder}/0")
+    ratios = {}
+    print(f"{'':26}{'wall s':>9}{'CPU s':>9}{'ratio':>9}{'lowest':>9}{'highest':>9}")
+    for name, times in seconds.items():
+        pairs = [one[0] / other[0] for one, other in zip(seconds["defaults"], times, strict=True)]
+        ratios[name] = statistics.median(pairs)
+        wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
+        print(f"{name:26}{wall:9.2f}{cpu:9.2f}{ratios[name]:9.3f}{min(pairs):9.3f}{max(pairs):9.3f}")
+    report(options.json, ratios=ratios, figures={"seconds": seconds})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
