@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def run(rank: int, folder: str, data_dir: str | None, rounds: int) -> None:
+    warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for broadcast_buffers, 2.11 has not
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     training = Training(data_dir, rank=rank, world_size=2)

@@ -120,13 +120,13 @@ def connect(config: Config) -> None:
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": _passed_on()} if address != "local" else None,
+            runtime_env={"env_vars": passed_on()} if address != "local" else None,
         )
     except ConnectionError as error:
         raise cluster.ClusterError(f"{error}. Start it, or set RAY_ADDRESS=local to start Ray here") from error
 
 
-def _passed_on() -> dict[str, str]:
+def passed_on() -> dict[str, str]:
     """Variables that matter before a worker of a running cluster imports torch; workers started here inherit them.
 
     None in a submitted job, whose environment the one who submits it sets.

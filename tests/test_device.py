@@ -34,11 +34,12 @@ SIZES = {"embedding_size": 32, "bigram_size": 16, "hidden_size": 32}
 class Run:
     """A model in training on some device, without dropout: random numbers differ between devices."""
 
-    def __init__(self, device, level="O0", dtype=torch.float32, *, fixed_rows=False, shapes=4, **sizes):
+    def __init__(self, device, level="O0", dtype=torch.float32, *, fixed_rows=False, shapes=4, half_lstm=None, **sizes):
         torch.manual_seed(0)
         config = ModelConfig(**SIZES | {"dropout": 0.0} | sizes)
         self.model = BiLstmCrf(config, VOCAB).to(device)
-        half_lstm = accelerator.half_lstm(ACCELERATORS[device.type], "auto", dtype, level=level)
+        if half_lstm is None:
+            half_lstm = accelerator.half_lstm(ACCELERATORS[device.type], "auto", dtype, level=level)
         self.precision = Precision(level, dtype=dtype, device=device, half_lstm=half_lstm)
         self.precision.prepare(self.model)
         if self.precision.loss_scale:
@@ -75,6 +76,15 @@ def test_twenty_steps_give_the_losses_of_the_cpu(level, dtype, device):
     found = Run(device, level, half_or_skip(device, level, dtype)).losses()
     assert sum(expected[12:18]) < 0.8 * sum(expected[:6]), "an epoch of six steps, two epochs later"
     assert found == pytest.approx(expected, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_lstm_may_be_computed_in_half_precision_too(dtype, device):
+    """`--lstm-dtype half`, which is the default on cuda and cpu."""
+    half = half_or_skip(device, "O2", dtype)
+    found = Run(device, "O2", half, half_lstm=True)
+    assert found.model.bilstm.forwards[0].weight_ih_l0.dtype is half
+    assert found.losses() == pytest.approx(Run(torch.device("cpu")).losses(), rel=TOLERANCE[dtype])
 
 
 @contextlib.contextmanager

@@ -94,6 +94,44 @@ def test_workers_on_npus_do_what_workers_on_cpus_do(data_dir, tmp_path) -> None:
     assert npu["test"]["entity"]["f1"] == pytest.approx(cpu["test"]["entity"]["f1"], abs=0.03)
 
 
+LOOK = """
+import json, os, sys, tempfile
+from pathlib import Path
+import ray
+from ray_bilstm import cluster, train
+from ray_bilstm.accelerator import ACCELERATORS
+
+def look(settings):
+    import torch, torch.distributed as dist
+    from ray_bilstm import collective
+    calls = [call for call in torch.npu.log if call[0] in ("set_device", "set_compile_mode", "hccl")]
+    own = [os.environ["ASCEND_RT_VISIBLE_DEVICES"], torch.npu.device_count(), dist.get_backend(), calls]
+    seen = [None] * dist.get_world_size()
+    dist.all_gather_object(seen, own, group=collective._host_group)
+    return seen
+
+ray.init(num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
+npu = ACCELERATORS["npu"]
+claim = cluster.plan_claim(npu, 8, [node["Resources"] for node in ray.nodes()])
+with tempfile.TemporaryDirectory() as storage:
+    trainer = train.make_trainer(look, {}, chosen=npu, num_workers=8, claim=claim, storage=Path(storage))
+    print(json.dumps(trainer.fit().return_value))
+"""
+
+
+def test_each_of_eight_workers_has_an_npu_of_its_own(tmp_path) -> None:
+    script = tmp_path / "look.py"
+    script.write_text(LOOK)
+    done = run([script], 200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(visible for visible, *_ in seen) == [str(device) for device in range(8)]
+    assert {(count, backend) for _, count, backend, _ in seen} == {(1, "hccl")}
+    for *_, calls in seen:
+        assert [call[0] for call in calls[:3]] == ["set_device", "set_compile_mode", "hccl"]
+        assert calls[2][2] == 8, "the group comes last, and has all ranks"
+
+
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_half_precision_on_npus_is_float16_with_the_lstm_in_float32(level, data_dir, tmp_path) -> None:
     result = train(tmp_path, data_dir, "--device", "auto", "--amp-opt-level", level)

@@ -22,7 +22,7 @@ from ray_bilstm.loop import TrainingError
 from ray_bilstm.predict import Tagger
 from ray_bilstm.run_directory import RunError
 from ray_bilstm.sample import sample_corpus
-from ray_bilstm.train import train
+from ray_bilstm.train import passed_on, train
 from ray_bilstm.vocab import Vocab
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
@@ -288,6 +288,17 @@ def test_a_worker_killed_while_ranks_meet_is_an_error_and_no_hang(tmp_path) -> N
     assert "error: a worker died while the ranks were joining" in done.stderr
     assert time.monotonic() - started < collective.TIMEOUT.total_seconds() / 2
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_workers_of_a_running_cluster_import_what_the_driver_imports(monkeypatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    monkeypatch.setenv("PYTHONPATH", "tests/simulated_npu:/opt/mine")
+    folders = f"{Path('tests/simulated_npu').absolute()}:/opt/mine"
+    expected = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": folders + ":${PYTHONPATH}"}
+    assert passed_on() == expected
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert passed_on() == {}, "whoever submits a job sets its environment"
 
 
 @pytest.mark.parametrize(
