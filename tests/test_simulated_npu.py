@@ -45,7 +45,7 @@ def test_the_double_does_what_it_says() -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.parametrize(("chip", "skipped"), [("Ascend910B3", 0), ("Ascend910A", 4)])
+@pytest.mark.parametrize(("chip", "skipped"), [("Ascend910B3", 0), ("Ascend910A", 5)])
 def test_the_tests_of_tensors_pass_on_it(chip: str, skipped: int) -> None:
     """Twenty steps against the CPU, no waiting, few shapes, overflow; on 910A, bfloat16 is skipped as not to be had."""
     files = [ROOT / "tests" / f"test_{name}.py" for name in ("device", "crf", "model")]
