@@ -1,7 +1,7 @@
 """Would training work here? What is installed, which devices Ray and torch see, and whether two workers can train.
 
 The last part is no guess: two workers (one where there is one device) start as they do for training, join, add numbers
-through both process groups, and take one step at every precision level that the device has.
+through both process groups, and take a few steps at every precision level that the device has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SUPPORTED = {
     "torch": ((2, 11), (2, 13)),
     "ray": ((2, 60), (2, 60)),
 }
-"""First and last version that the tests have run on or that the packages promise, as (major, minor)."""
+"""First and last version that pyproject.toml promises, as (major, minor)."""
 
 OK, NOTE, FAILED = "ok", "note", "FAILED"
 
@@ -53,15 +53,15 @@ class Finding(NamedTuple):
 
 def examine(device: str = "auto") -> list[Finding]:
     """Everything that training on `device` needs. Connects to Ray as training does."""
-    findings = [*_versions(), *_torch_sees()]
+    findings = [*_versions(), *_torch_sees(device)]
     try:
         connect(Config())
         resources = {name: n for name, n in ray.cluster_resources().items() if name in ("CPU", "GPU", "NPU")}
         has = ", ".join(f"{n:g} {name}" for name, n in sorted(resources.items()))
         findings.append(Finding("Ray has", OK, f"{has} on {len(ray.nodes())} node(s)"))
-        chosen, claim, config = fit_to_cluster(Config().with_fields(device=device))
+        chosen, _, config = fit_to_cluster(Config().with_fields(device=device))
         findings += _toolkit() if chosen.name == "npu" else []
-        findings += _try_workers(chosen, claim, config)
+        findings += _try_workers(chosen, config)
     except (AcceleratorError, ClusterError, TrainingError) as error:
         findings.append(Finding(device, FAILED, str(error)))
     return findings
@@ -94,33 +94,33 @@ def _toolkit() -> list[Finding]:
         return [
             Finding("CANN", NOTE, "ASCEND_HOME_PATH is not set here: source set_env.sh in the shell that starts Ray")
         ]
-    version = next((p for p in sorted(Path(home).glob("*/ascend_toolkit_install.info"))), None)
+    version = next(iter(sorted(Path(home).glob("*/ascend_toolkit_install.info"))), None)
     lines = version.read_text(encoding="utf-8").splitlines() if version else []
     return [Finding("CANN", OK, next((line for line in lines if line.startswith("version")), f"at {home}"))]
 
 
-def _torch_sees() -> list[Finding]:
+def _torch_sees(device: str) -> list[Finding]:
     findings = []
     for known in ACCELERATORS.values():
+        if device not in ("auto", known.name):
+            continue
         try:
             module = accelerator.load(known)
         except AcceleratorError as error:
             findings.append(Finding(f"torch on {known.name}", NOTE, str(error)))
             continue
-        device = torch.device(known.name)
         count = f"{module.device_count()} x " if module else ""
-        findings.append(Finding(f"torch on {known.name}", OK, count + accelerator.device_name(device)))
+        findings.append(
+            Finding(f"torch on {known.name}", OK, count + accelerator.device_name(torch.device(known.name)))
+        )
     return findings
 
 
-def _try_workers(chosen: Accelerator, claim: cluster.Claim, config: Config) -> list[Finding]:
+def _try_workers(chosen: Accelerator, config: Config) -> list[Finding]:
     """Two workers that do what workers do; one if there is but one device."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    workers = 2
-    try:
-        claim = cluster.plan_claim(chosen, workers, nodes)
-    except ClusterError:
-        workers = 1
+    workers = 1 if chosen.name != "cpu" and cluster.count_accelerators(chosen, nodes) == 1 else 2
+    claim = cluster.plan_claim(chosen, workers, nodes)
     with tempfile.TemporaryDirectory() as storage:
         settings = {"accelerator": chosen, "threads": claim.threads}
         trainer = make_trainer(_work, settings, chosen=chosen, num_workers=workers, claim=claim, storage=Path(storage))
