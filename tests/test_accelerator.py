@@ -27,7 +27,7 @@ class Device(types.SimpleNamespace):
 
 
 @pytest.fixture
-def device(monkeypatch, request):
+def stand_in(monkeypatch, request):
     """One that every accelerator but the cpu loads."""
     found = Device(getattr(request, "param", True))
     monkeypatch.setattr(accelerator, "load", lambda known: None if known is CPU else found)
@@ -50,16 +50,16 @@ def test_auto_takes_the_first_that_the_cluster_has(resources, expected):
 
 
 @pytest.mark.parametrize(
-    ("known", "device", "expected"),
+    ("known", "stand_in", "expected"),
     [
         (NPU, True, ["float16", "bfloat16"]),
         (NPU, False, ["float16"]),  # Ascend 910A
         (CUDA, True, ["bfloat16", "float16"]),
         (CUDA, False, ["float16"]),  # V100
     ],
-    indirect=["device"],
+    indirect=["stand_in"],
 )
-def test_half_precisions(known, device, expected):
+def test_half_precisions(known, stand_in, expected):
     assert [f"torch.{name}" for name in expected] == [str(dtype) for dtype in half_dtypes(known)]
     assert str(half_dtype(known, "auto")) == f"torch.{expected[0]}"
     if len(expected) == 1:
@@ -106,15 +106,15 @@ def test_autocast_on_npu_has_no_half_lstm():
         (None, [], 0),
     ],
 )
-def test_torch_counts_visible_devices(visible, assigned, index, device, monkeypatch):
+def test_torch_counts_visible_devices(visible, assigned, index, stand_in, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert accelerator.worker_device(CUDA, assigned) == torch.device("cuda", index)
-    assert device.calls == [torch.device("cuda", index)], "made current"
+    assert stand_in.calls == [torch.device("cuda", index)], "made current"
 
 
-def test_a_hidden_device_is_named(device, monkeypatch):
+def test_a_hidden_device_is_named(stand_in, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(AcceleratorError, match="Ray assigned GPU 2, but CUDA_VISIBLE_DEVICES=0,1 hides it"):
         accelerator.worker_device(CUDA, ["2"])

@@ -4,6 +4,7 @@ The functions that have to do something are in acl_stub.c. All others that the w
 worked out from the installed wheel and become functions that return 0.
 """
 
+import hashlib
 import importlib.metadata
 import re
 import subprocess
@@ -32,9 +33,14 @@ def wanted(folder: Path) -> set[str]:
 
 
 def build(target: Path) -> None:
-    """Compile the stub once and give it all the names."""
+    """Compile the stub once and give it all the names; nothing to do where it is that of these sources and wheel."""
     target.mkdir(parents=True, exist_ok=True)
     source = Path(__file__).with_name("acl_stub.c")
+    made_of = (source.read_bytes(), Path(__file__).read_bytes(), importlib.metadata.version("torch_npu").encode())
+    built, digest = target / "built", hashlib.sha256(b"".join(made_of)).hexdigest()
+    if built.exists() and built.read_text() == digest:
+        return
+    built.unlink(missing_ok=True)
     written = set(re.findall(r"\b(\w+)\(", source.read_text(encoding="utf-8")))
     rest = sorted(wanted(wheel()) - written)
     generated = target / "returns_zero.c"
@@ -46,6 +52,7 @@ def build(target: Path) -> None:
         link = target / f"lib{name}.so"
         link.unlink(missing_ok=True)
         link.symlink_to(first.name)
+    built.write_text(digest)
     print(f"{first}: {len(written)} written, {len(rest)} generated functions")
 
 

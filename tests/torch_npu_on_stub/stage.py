@@ -1,7 +1,8 @@
 """Run the tests that need the real torch_npu: `python tests/torch_npu_on_stub/stage.py`, or `make test-npu`.
 
 Makes a virtual environment of its own (torch does not import beside a torch_npu that has no CANN), installs the wheel,
-builds the stub and runs pytest on it. Where gcc, nm or the wheel is not to be had it says so and ends well.
+builds the stub and runs pytest on it. Arguments, if any, are pytest's, instead of this stage's tests. Where gcc, nm or
+the wheel is not to be had it says so and ends well.
 """
 
 import os
@@ -25,18 +26,18 @@ def skip(why: str) -> int:
     return 0
 
 
-def install() -> bool:
-    """Whether the wheel could be installed. torch first, so that torch_npu cannot choose another one."""
+def install() -> str:
+    """What pip could not install, if anything. torch first, so that torch_npu cannot choose another one."""
     done = VENV / "installed"
-    if done.exists() and done.read_text() == f"{TORCH} {TORCH_NPU} {NEEDED}":
-        return True
+    torch = os.environ.get("TORCH", TORCH)
+    if done.exists() and done.read_text() == f"{torch} {TORCH_NPU} {NEEDED}":
+        return ""
     subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-    pip = [PYTHON, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, os.environ.get("TORCH", TORCH), *NEEDED], check=True)
-    if subprocess.run([*pip, "--no-deps", TORCH_NPU]).returncode:
-        return False
-    done.write_text(f"{TORCH} {TORCH_NPU} {NEEDED}")
-    return True
+    for words in ([torch], NEEDED, ["--no-deps", TORCH_NPU]):
+        if subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *words]).returncode:
+            return " ".join(words)
+    done.write_text(f"{torch} {TORCH_NPU} {NEEDED}")
+    return ""
 
 
 def main() -> int:
@@ -45,8 +46,8 @@ def main() -> int:
     for tool in ("gcc", "nm"):
         if shutil.which(tool) is None:
             return skip(f"no {tool} on PATH")
-    if not install():
-        return skip(f"pip cannot install {TORCH_NPU}")
+    if missing := install():
+        return skip(f"pip cannot install {missing}")
     stub = VENV / "cann"
     subprocess.run([PYTHON, HERE / "build_stub.py", stub], check=True)
     libraries = os.pathsep.join(filter(None, [str(stub), os.environ.get("LD_LIBRARY_PATH", "")]))
@@ -57,7 +58,7 @@ def main() -> int:
         "TORCH_NPU_ON_STUB": "1",
         "PYTHONWARNINGS": "ignore",  # torch_npu's own, while torch loads it; pytest's are errors as elsewhere
     }
-    words = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--device", "npu", *TESTS]
+    words = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "--device", "npu", *(sys.argv[1:] or TESTS)]
     return subprocess.run(words, cwd=ROOT, env=environment).returncode
 
 
