@@ -137,7 +137,7 @@ def test_half_precision_on_npus_is_float16_with_the_lstm_in_float32(level, data_
     result = train(tmp_path, data_dir, "--device", "auto", "--amp-opt-level", level)
     assert [result[key] for key in ("device", "dtype", "lstm_dtype")] == ["npu", "float16", "float32"]
     history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert history[-1]["train_loss"] < history[0]["train_loss"] / 2
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
     assert (history[0]["skipped_steps"] > 0) == (level == "O1"), (
         "a dynamic scale begins too high, and the history says so"
     )
