@@ -38,9 +38,29 @@ def length_mask(lengths_B: Tensor, size: int) -> Tensor:
 
 
 def reversal(lengths_B: Tensor, size: int) -> Tensor:
-    """Index that turns every sentence around within its own length and leaves padding in place: int64, (B, L)."""
-    positions = torch.arange(size, device=lengths_B.device)
-    return torch.where(positions < lengths_B[:, None], lengths_B[:, None] - 1 - positions, positions)
+    """Where each row of a flattened (L, B, ...) tensor goes when every sentence is turned around within its own length,
+    padding staying in place: int64, (L * B). Turning twice changes nothing."""
+    positions_L1, rows_B = torch.arange(size, device=lengths_B.device)[:, None], torch.arange(len(lengths_B))
+    turned_LB = torch.where(positions_L1 < lengths_B, lengths_B - 1 - positions_L1, positions_L1)
+    return (turned_LB * len(lengths_B) + rows_B.to(lengths_B.device)).flatten()
+
+
+def turn(values_LBX: Tensor, reversal_LB: Tensor) -> Tensor:
+    """Every sentence of (L, B, X) turned around, `reversal_LB` from `reversal`. Differentiable: the gradient is turned
+    around too, where autograd would add up the gradients of a gather."""
+    turned_LBX: Tensor = _Turn.apply(values_LBX, reversal_LB)  # type: ignore[no-untyped-call]
+    return turned_LBX
+
+
+class _Turn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values_LBX: Tensor, reversal_LB: Tensor) -> Tensor:
+        ctx.save_for_backward(reversal_LB)
+        return values_LBX.flatten(0, 1).index_select(0, reversal_LB).view_as(values_LBX)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0].flatten(0, 1).index_select(0, ctx.saved_tensors[0]).view_as(grads[0]), None
 
 
 def path_score(
@@ -102,52 +122,54 @@ class _ScaledLogPartition(torch.autograd.Function):
         ctx: Any, emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
     ) -> Tensor:
         B, L, T = emissions_BLT.shape
-        peaks_BL = emissions_BLT.amax(2)
-        potentials_BLT = (emissions_BLT - peaks_BL[:, :, None]).exp_()
-        backwards_BL = reversal(lengths_B, L)
-        index_BLT = backwards_BL[:, :, None].expand(B, L, T)
-        both_L2BT = torch.stack((potentials_BLT, potentials_BLT.gather(1, index_BLT))).permute(2, 0, 1, 3).contiguous()
+        emissions_LBT = emissions_BLT.transpose(0, 1)
+        peaks_LB = emissions_LBT.amax(2)
+        reversal_LB, mask_LB = reversal(lengths_B, L), length_mask(lengths_B, L).T
+        potentials_L2BT = emissions_LBT.new_empty(L, 2, B, T)
+        torch.sub(emissions_LBT, peaks_LB[:, :, None], out=potentials_L2BT[:, 0]).exp_()
+        potentials_L2BT[:, 1] = turn(potentials_L2BT[:, 0], reversal_LB)
         factors_TT = (transitions_TT - transitions_TT.max()).exp()
         step_2TT = torch.stack((factors_TT, factors_TT.T))
         ends_2T = torch.stack((start_T - start_T.max(), end_T - end_T.max())).exp()
 
-        states_L2BT = torch.empty_like(both_L2BT)
-        sums_L2B1 = both_L2BT.new_empty(L, 2, B, 1)
-        state_2BT = ends_2T[:, None, :] * both_L2BT[0]
+        states_L2BT = torch.empty_like(potentials_L2BT)
+        sums_L2B1 = potentials_L2BT.new_empty(L, 2, B, 1)
+        state_2BT = ends_2T[:, None, :] * potentials_L2BT[0]
+        potentials, states, sums = potentials_L2BT.unbind(), states_L2BT.unbind(), sums_L2B1.unbind()
         for i in range(L):
             if i:
-                state_2BT = torch.bmm(states_L2BT[i - 1], step_2TT).mul_(both_L2BT[i])
-            torch.sum(state_2BT, 2, keepdim=True, out=sums_L2B1[i])
-            torch.div(state_2BT, sums_L2B1[i], out=states_L2BT[i])
+                torch.bmm(states[i - 1], step_2TT, out=state_2BT).mul_(potentials[i])
+            torch.sum(state_2BT, 2, keepdim=True, out=sums[i])
+            torch.div(state_2BT, sums[i], out=states[i])
 
-        mask_BL = length_mask(lengths_B, L)
-        last_B = (lengths_B - 1).clamp(min=0)
-        alpha_LBT = states_L2BT[:, 0]
-        ending_BT = alpha_LBT.transpose(0, 1).gather(1, last_B[:, None, None].expand(B, 1, T))[:, 0] * ends_2T[1]
-        log_z_B = ((sums_L2B1[:, 0, :, 0].T.log() + peaks_BL) * mask_BL).sum(1) + ending_BT.sum(1).log()
-        log_z_B = log_z_B + start_T.max() + end_T.max() + transitions_TT.max() * last_B
-        ctx.save_for_backward(states_L2BT, factors_TT, ends_2T, index_BLT, mask_BL, last_B)
+        is_last_LB = torch.arange(L, device=lengths_B.device)[:, None] == (lengths_B - 1).clamp(min=0)
+        # Of the last position, only the sum with the end counts.
+        ending_LB = torch.where(is_last_LB, states_L2BT[:, 0] @ ends_2T[1], 1.0)
+        log_z_B = (torch.where(mask_LB, sums_L2B1[:, 0, :, 0] * ending_LB, 1.0).log() + peaks_LB * mask_LB).sum(0)
+        log_z_B = log_z_B + start_T.max() + end_T.max() + transitions_TT.max() * (lengths_B - 1).clamp(min=0)
+        ctx.save_for_backward(states_L2BT, factors_TT, ends_2T, reversal_LB, mask_LB, is_last_LB)
         return log_z_B
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_B,) = grads
-        states_L2BT, factors_TT, ends_2T, index_BLT, mask_BL, last_B = ctx.saved_tensors
-        L, _, _, T = states_L2BT.shape
-        alpha_BLT = states_L2BT[:, 0].transpose(0, 1)
+        states_L2BT, factors_TT, ends_2T, reversal_LB, mask_LB, is_last_LB = ctx.saved_tensors
+        T = states_L2BT.shape[3]
+        alpha_LBT = states_L2BT[:, 0]
         # The reversed recursion gives potential x beta; turned around again it stands at its own position.
-        gamma_BLT = states_L2BT[:, 1].transpose(0, 1).gather(1, index_BLT)
-        beta_BLT = torch.cat((gamma_BLT[:, 1:] @ factors_TT.T, gamma_BLT[:, :1]), 1)
-        is_last_BL = torch.arange(L, device=last_B.device) == last_B[:, None]
-        beta_BLT = torch.where(is_last_BL[:, :, None], ends_2T[1], beta_BLT)
-        joint_BLT = alpha_BLT * beta_BLT
-        weight_BL1 = (grad_B[:, None] * mask_BL)[:, :, None] / joint_BLT.sum(2, keepdim=True)
-        grad_emissions_BLT = joint_BLT * torch.where(mask_BL[:, :, None], weight_BL1, 0.0)
+        gamma_LBT = turn(states_L2BT[:, 1], reversal_LB)
+        beta_LBT = torch.empty_like(gamma_LBT)
+        torch.matmul(gamma_LBT[1:], factors_TT.T, out=beta_LBT[:-1])
+        beta_LBT = torch.where(is_last_LB[:, :, None], ends_2T[1], beta_LBT)
+        joint_LBT = alpha_LBT * beta_LBT
+        weight_LB1 = torch.where(mask_LB, grad_B / joint_LBT.sum(2), 0.0)[:, :, None]
+        grad_emissions_LBT = torch.where(mask_LB[:, :, None], joint_LBT * weight_LB1, 0.0)
 
-        inner_BL1 = torch.where(mask_BL[:, 1:, None], weight_BL1[:, :-1], 0.0)
-        pairs_TT = (alpha_BLT[:, :-1] * inner_BL1).reshape(-1, T).T @ gamma_BLT[:, 1:].reshape(-1, T)
-        grad_end_T = (grad_emissions_BLT * is_last_BL[:, :, None]).sum((0, 1))
-        return grad_emissions_BLT, None, pairs_TT * factors_TT, grad_emissions_BLT[:, 0].sum(0), grad_end_T
+        inner_LB1 = torch.where(mask_LB[1:, :, None], weight_LB1[:-1], 0.0)
+        pairs_TT = (alpha_LBT[:-1] * inner_LB1).reshape(-1, T).T @ gamma_LBT[1:].reshape(-1, T)
+        grad_end_T = (grad_emissions_LBT * is_last_LB[:, :, None]).sum((0, 1))
+        grad_emissions_BLT = grad_emissions_LBT.transpose(0, 1)
+        return grad_emissions_BLT, None, pairs_TT * factors_TT, grad_emissions_LBT[0].sum(0), grad_end_T
 
 
 def _log_space_partition(

@@ -4,6 +4,8 @@ Padding never changes a result, and nothing is packed: each layer is two LSTMs o
 with every sentence turned around within its own length, so that both read sentences before padding. Packing costs 3-4
 times the time on a CPU and is not supported on an NPU.
 
+Between the embedding and the emissions, positions come first, as LSTM and CRF walk them: neither has to copy.
+
 Shapes: B sentences, L positions, E embedding, H hidden size, T tags.
 """
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from ray_bilstm import tags as schemes
 from ray_bilstm.batches import Batch
 from ray_bilstm.config import ModelConfig
-from ray_bilstm.crf import CRF, reversal
+from ray_bilstm.crf import CRF, reversal, turn
 from ray_bilstm.vocab import PADDING, Vocab
 
 
@@ -29,11 +31,11 @@ class LockedDropout(nn.Module):
         super().__init__()
         self.p = p
 
-    def forward(self, inputs_BLE: Tensor) -> Tensor:
+    def forward(self, inputs_LBE: Tensor) -> Tensor:
         if not self.training or not self.p:
-            return inputs_BLE
-        mask_B1E = torch.rand_like(inputs_BLE[:, :1]) >= self.p
-        return inputs_BLE * mask_B1E.to(inputs_BLE.dtype).div_(1 - self.p)
+            return inputs_LBE
+        mask_BE = torch.rand_like(inputs_LBE[0]) >= self.p
+        return inputs_LBE * mask_BE.to(inputs_LBE.dtype).div_(1 - self.p)
 
 
 class BiLSTM(nn.Module):
@@ -42,34 +44,33 @@ class BiLSTM(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, *, num_layers: int, dropout: float) -> None:
         super().__init__()
         sizes = [input_size] + [2 * hidden_size] * (num_layers - 1)
-        self.forwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
-        self.backwards = nn.ModuleList(nn.LSTM(size, hidden_size, batch_first=True) for size in sizes)
+        self.forwards = nn.ModuleList(nn.LSTM(size, hidden_size) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, hidden_size) for size in sizes)
         self.dropout = LockedDropout(dropout)
         self.half_lstm = True
         """whether autocast may compute it in half precision"""
 
-    def forward(self, inputs_BLE: Tensor, lengths_B: Tensor) -> Tensor:
-        """(B, L, E) -> (B, L, 2H), in the precision of the input; positions past a sentence's length hold no meaning.
+    def forward(self, inputs_LBE: Tensor, lengths_B: Tensor) -> Tensor:
+        """(L, B, E) -> (L, B, 2H), in the precision of the input; positions past a sentence's length hold no meaning.
 
         Computed in the precision of the weights, or in that of autocast.
         """
-        device, index_BL1 = inputs_BLE.device.type, reversal(lengths_B, inputs_BLE.shape[1])[:, :, None]
+        device, reversal_LB = inputs_LBE.device.type, reversal(lengths_B, len(inputs_LBE))
         half = self.half_lstm and torch.is_autocast_enabled(device)
-        states = inputs_BLE if half else inputs_BLE.to(next(self.parameters()).dtype)
+        states = inputs_LBE if half else inputs_LBE.to(next(self.parameters()).dtype)
         if half and device == "cpu":
             # Given float32, autocast casts behind the choice of kernel, and a CPU without bfloat16 units has none left.
             states = states.to(torch.get_autocast_dtype(device))
         with torch.autocast(device, enabled=half, dtype=torch.get_autocast_dtype(device)):
-            states = self._layers(states, index_BL1)
-        return states if half else states.to(inputs_BLE.dtype)
+            states = self._layers(states, reversal_LB)
+        return states if half else states.to(inputs_LBE.dtype)
 
-    def _layers(self, states: Tensor, index_BL1: Tensor) -> Tensor:
+    def _layers(self, states: Tensor, reversal_LB: Tensor) -> Tensor:
         for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if layer:
                 states = self.dropout(states)
-            turned = states.gather(1, index_BL1.expand_as(states))
-            ahead_BLH, back_BLH = ahead(states)[0], back(turned)[0]
-            states = torch.cat((ahead_BLH, back_BLH.gather(1, index_BL1.expand_as(back_BLH))), 2)
+            turned = turn(states, reversal_LB)
+            states = torch.cat((ahead(states)[0], turn(back(turned)[0], reversal_LB)), 2)
         return states
 
 
@@ -102,12 +103,12 @@ class BiLstmCrf(nn.Module):
 
     def emissions(self, batch: Batch) -> Tensor:
         """Score of each tag at each position: (B, L, T), in the precision of the forward pass."""
-        embedded = self.char_embedding(batch.chars_BL)
+        embedded_LBE = self.char_embedding(batch.chars_BL.T)
         if self.bigram_embedding is not None:
-            embedded = torch.cat((embedded, self.bigram_embedding(batch.bigrams_BL)), 2)
-        states_BLH = self.bilstm(self.dropout(embedded), batch.lengths_B)
-        emissions_BLT: Tensor = self.emission(self.dropout(states_BLH))
-        return emissions_BLT
+            embedded_LBE = torch.cat((embedded_LBE, self.bigram_embedding(batch.bigrams_BL.T)), 2)
+        states_LBH = self.bilstm(self.dropout(embedded_LBE), batch.lengths_B)
+        emissions_LBT: Tensor = self.emission(self.dropout(states_LBH))
+        return emissions_LBT.transpose(0, 1)
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
