@@ -5,9 +5,10 @@ the epoch, then takes from each step the rows it owns. So the set of sentences i
 of workers, every rank has the same number of steps, and no sentence is dropped or repeated.
 
 Rows are sorted by length once and dealt round and back again, so that ranks hold equally many characters. An epoch
-shuffles runs of `RUN` neighbours within a window of places, cuts the result into batches and shuffles those. A batch
-therefore holds sentences of about one length, about equally many from each rank. Batches are padded to one of a few
-fixed lengths, chosen to waste the fewest positions; for devices that want few shapes also to a fixed number of rows.
+shuffles sentences of one length, cuts the order by length into batches, at another place each time, and shuffles
+those. A batch therefore holds sentences of about one length, about equally many from each rank, and is padded to its
+longest; for devices that want few shapes to one of a few fixed lengths, chosen to waste the fewest positions, and to a
+fixed number of rows.
 
 Where the rows of each step stand goes to the device once an epoch: making a batch copies nothing from the host.
 
@@ -26,11 +27,9 @@ from torch import Tensor
 
 from ray_bilstm.vocab import UNKNOWN, Encoded
 
-RUN = 8
-"""Neighbours in length that stay together, so that each rank keeps its part of a batch."""
-SHUFFLE_SHARE = 0.05
-"""Share of the corpus over which a run may move in the order by length, at least two batches: more mixes better, and
-pads more."""
+LANES = 16
+"""Shuffling moves a row by multiples of this in the order by length, so that each of up to 8 ranks (a power of two)
+keeps its part of a batch: 16 is where the dealing to 8 repeats itself."""
 
 
 class Batch(NamedTuple):
@@ -144,26 +143,28 @@ def padded_lengths(lengths_N: np.ndarray, count: int) -> np.ndarray:
     return best
 
 
-def plan_epoch(lengths_N: np.ndarray, *, batch_size: int, seed: int, epoch: int, shapes: np.ndarray) -> list[Step]:
-    """The steps of an epoch: every row once, `batch_size` of them a step, fewer in the last.
+def plan_epoch(
+    lengths_N: np.ndarray, *, batch_size: int, seed: int, epoch: int, shapes: np.ndarray | None
+) -> list[Step]:
+    """The steps of an epoch: every row once, `batch_size` of them a step, fewer in one of them.
 
-    `shapes` are the allowed lengths, rising, from `padded_lengths`.
+    `shapes` are the allowed lengths, rising, from `padded_lengths`; without, a step is as long as its longest row.
     """
     random = np.random.default_rng((seed, epoch))
-    by_length = np.argsort(lengths_N, kind="stable")
-    runs = np.array_split(by_length, np.arange(RUN, len(by_length), RUN))
-    window = max(SHUFFLE_SHARE * len(runs), 2 * batch_size / RUN)
-    keys = np.arange(len(runs)) + random.uniform(0, window, len(runs))
-    order = np.concatenate([runs[i] for i in np.argsort(keys)])
-    batches = np.array_split(order, np.arange(batch_size, len(order), batch_size))
-    full = len(order) // batch_size
-    places = [*random.permutation(full), *range(full, len(batches))]
-    return [_step(batches[i], lengths_N, shapes) for i in places]
+    order = np.argsort(lengths_N, kind="stable")
+    keys_N = lengths_N + random.random(len(lengths_N))
+    for lane in (order[i::LANES] for i in range(LANES)):
+        lane[:] = lane[np.argsort(keys_N[lane])]
+    count = -(-len(order) // batch_size)
+    sizes = np.full(count, batch_size)
+    sizes[random.integers(count)] -= count * batch_size - len(order)
+    batches = np.split(order, np.cumsum(sizes)[:-1])
+    return [_step(batches[i], lengths_N, shapes) for i in random.permutation(count)]
 
 
-def _step(rows: np.ndarray, lengths_N: np.ndarray, shapes: np.ndarray) -> Step:
-    longest = lengths_N[rows].max()
-    return Step(rows, int(shapes[np.searchsorted(shapes, longest)]))
+def _step(rows: np.ndarray, lengths_N: np.ndarray, shapes: np.ndarray | None) -> Step:
+    longest = max(1, int(lengths_N[rows].max()))
+    return Step(rows, longest if shapes is None else int(shapes[np.searchsorted(shapes, longest)]))
 
 
 class TrainingSet:
@@ -183,13 +184,13 @@ class TrainingSet:
         rank: int = 0,
         world_size: int = 1,
         window: int | None = None,
-        shapes: int = 32,
+        shapes: int | None = None,
         fixed_rows: bool = False,
         token_dropout: float = 0.0,
     ) -> None:
         """`windows()` gives, each time, the shards of this rank for rows 0 to `window` - 1, `window` to ... (all rows
-        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to,
-        `fixed_rows` whether every batch has as many rows as the fullest one so far, `token_dropout` the share of
+        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to
+        (as many as there are by default), `fixed_rows` whether every batch has as many rows as the fullest one so far, `token_dropout` the share of
         characters and of bigrams that an epoch does not know."""
         self.windows = windows
         self.lengths_N = lengths_N
@@ -198,7 +199,7 @@ class TrainingSet:
         self.rank = rank
         self.world_size = world_size
         self.starts = range(0, len(lengths_N), window or len(lengths_N))
-        self.shapes = padded_lengths(lengths_N, shapes)
+        self.shapes = padded_lengths(lengths_N, shapes) if shapes else None
         self.fixed_rows = fixed_rows
         self.most_rows = 1
         self.token_dropout = token_dropout

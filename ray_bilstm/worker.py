@@ -63,6 +63,7 @@ def run(settings: dict[str, Any]) -> Outcome:
     entered = time.time()
     job: Job = settings["job"]
     torch.set_num_threads(job.threads)
+    accelerator.keep_freed_memory()
     device = accelerator.worker_device(job.accelerator, assigned_devices(job.accelerator))
     precision = _precision(job, device)
     training, shards = _pull(job, device)

@@ -116,10 +116,10 @@ def test_dropped_tokens_are_drawn_anew_each_epoch_and_do_not_depend_on_padding(d
     assert not (shard.chars == UNKNOWN).any(), "the shard itself keeps its tokens"
 
 
-def test_the_last_step_is_the_one_with_fewer_sentences():
-    for epoch in range(1, 6):
-        sizes = [batch.sentences for batch in make_set([3] * 45, batch_size=8).batches(epoch)]
-        assert sizes == [8, 8, 8, 8, 8, 5]
+def test_one_step_has_fewer_sentences_in_another_place_each_epoch():
+    epochs = [[batch.sentences for batch in make_set([3] * 45, batch_size=8).batches(epoch)] for epoch in range(1, 9)]
+    assert all(sorted(sizes) == [5, 8, 8, 8, 8, 8] for sizes in epochs)
+    assert len({sizes.index(5) for sizes in epochs}) > 2
 
 
 def orders(seed, *epochs):
@@ -211,17 +211,18 @@ def test_evaluation_in_few_shapes():
     assert [batch.sentences for batch in found] == [8] * 12 + [5]
 
 
-@pytest.mark.parametrize(("world_size", "shapes", "limit"), [(1, 32, 0.15), (8, 32, 0.15), (8, 8, 0.25)])
+@pytest.mark.parametrize(("world_size", "shapes", "limit"), [(1, None, 0.05), (8, None, 0.05), (8, 8, 0.22)])
 def test_little_padding_on_resume_ner(resume_ner, world_size, shapes, limit):
-    """11 % with the 32 lengths of a cpu, 24 % with the 8 of an accelerator; ranks wait for each other under 1 %."""
+    """Under 5 % on a cpu, 21 % with the 8 lengths of an accelerator; ranks wait for each other under 1 %."""
     sentences = corpus.read_corpus(resume_ner).train
     lengths = np.array([len(sentence.tokens) for sentence in sentences])
-    shapes_allowed = batches.padded_lengths(lengths, shapes)
+    allowed = batches.padded_lengths(lengths, shapes) if shapes else None
     owners, filled, largest = batches.deal(lengths, world_size), 0, 0.0
-    for rows, length in batches.plan_epoch(lengths, batch_size=64, seed=1, epoch=1, shapes=shapes_allowed):
-        filled += len(rows) * length
-        largest += np.bincount(owners[rows], weights=lengths[rows], minlength=world_size).max()
-    padding, waiting = 1 - lengths.sum() / filled, 1 - lengths.sum() / (world_size * largest)
+    for epoch in range(1, 6):
+        for rows, length in batches.plan_epoch(lengths, batch_size=64, seed=1, epoch=epoch, shapes=allowed):
+            filled += len(rows) * length
+            largest += np.bincount(owners[rows], weights=lengths[rows], minlength=world_size).max()
+    padding, waiting = 1 - 5 * lengths.sum() / filled, 1 - 5 * lengths.sum() / (world_size * largest)
     assert len(sentences) == 3821
     assert padding < limit
     assert waiting < 0.01, "in a step, the rank with most tokens keeps the others waiting"

@@ -98,8 +98,8 @@ def test_equals_a_packed_lstm_with_the_same_weights(num_layers, device):
     inputs_BLE = torch.randn(4, 11, 6)
     sequence = nn.utils.rnn.pack_padded_sequence(inputs_BLE, lengths, batch_first=True, enforce_sorted=False)
     expected_BLH, _ = nn.utils.rnn.pad_packed_sequence(packed(sequence)[0], batch_first=True)
-    got_BLH = ours(inputs_BLE.to(device), torch.tensor(lengths, device=device)).cpu()
-    for got, expected, length in zip(got_BLH, expected_BLH, lengths, strict=True):
+    got_LBH = ours(inputs_BLE.transpose(0, 1).to(device), torch.tensor(lengths, device=device))
+    for got, expected, length in zip(got_LBH.transpose(0, 1).cpu(), expected_BLH, lengths, strict=True):
         torch.testing.assert_close(got[:length], expected[:length], rtol=0, atol=1e-6)
 
 
@@ -123,12 +123,12 @@ def test_all_parameters_of_a_crf_tagger_learn(sentences, device):
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
 def test_dropout_drops_its_share_at_all_positions_of_a_sentence(p, device):
     dropout = LockedDropout(p)
-    inputs_BLE = torch.ones(500, 3, 400, device=device, requires_grad=True)
-    outputs_BLE = dropout(inputs_BLE)
-    outputs_BLE.sum().backward()
-    assert (outputs_BLE == 0).float().mean().item() == pytest.approx(p, abs=0.005)
-    assert outputs_BLE.mean().item() == pytest.approx(1, abs=0.05)
-    assert (outputs_BLE == outputs_BLE[:, :1]).all()
-    assert not torch.equal(outputs_BLE[0], outputs_BLE[1])
-    assert torch.equal(inputs_BLE.grad, outputs_BLE), "a gradient passes where its value did"
-    assert torch.equal(dropout.eval()(inputs_BLE), inputs_BLE)
+    inputs_LBE = torch.ones(3, 500, 400, device=device, requires_grad=True)
+    outputs_LBE = dropout(inputs_LBE)
+    outputs_LBE.sum().backward()
+    assert (outputs_LBE == 0).float().mean().item() == pytest.approx(p, abs=0.005)
+    assert outputs_LBE.mean().item() == pytest.approx(1, abs=0.05)
+    assert (outputs_LBE == outputs_LBE[0]).all()
+    assert not torch.equal(outputs_LBE[0, 0], outputs_LBE[0, 1])
+    assert torch.equal(inputs_LBE.grad, outputs_LBE), "a gradient passes where its value did"
+    assert torch.equal(dropout.eval()(inputs_LBE), inputs_LBE)
