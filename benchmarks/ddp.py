@@ -41,8 +41,7 @@ def run(rank: int, folder: str, data_dir: str | None, rounds: int) -> None:
             parallel = DistributedDataParallel(training.model, **settings)
             dist.barrier()
             wall, cpu = time.perf_counter(), time.process_time()
-            for batch in training.set.batches(round_):
-                training.step(batch, parallel)
+            training.epoch(parallel)
             dist.barrier()
             if round_:  # the first warms up
                 seconds[name].append([time.perf_counter() - wall, time.process_time() - cpu])

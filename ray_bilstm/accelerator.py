@@ -12,6 +12,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,22 @@ def half_lstm(accelerator: Accelerator, requested: str, dtype: torch.dtype, *, l
     if accelerator.name == "cpu" and dtype is torch.float16:
         return False  # oneDNN has no float16 LSTM to train
     return accelerator.half_lstm if requested == "auto" else requested == "half"
+
+
+def profiler(device: torch.device, folder: Path, *, name: str) -> AbstractContextManager[Any]:
+    """A context that records operators and kernels, and at its end writes `NAME.*.pt.trace.json` to `folder`, which
+    TensorBoard's profiler plug-in and Perfetto (ui.perfetto.dev) open; of an NPU a folder for MindStudio Insight."""
+    if device.type == "npu":
+        from torch_npu import profiler as profiling
+
+        npu_handler = profiling.tensorboard_trace_handler(str(folder), worker_name=name)
+        context: AbstractContextManager[Any] = profiling.profile(on_trace_ready=npu_handler)
+        return context
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    handler = torch.profiler.tensorboard_trace_handler(str(folder), worker_name=name)
+    return torch.profiler.profile(activities=activities, on_trace_ready=handler)
 
 
 def keep_freed_memory() -> None:

@@ -189,9 +189,9 @@ class TrainingSet:
         token_dropout: float = 0.0,
     ) -> None:
         """`windows()` gives, each time, the shards of this rank for rows 0 to `window` - 1, `window` to ... (all rows
-        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to
-        (as many as there are by default), `fixed_rows` whether every batch has as many rows as the fullest one so far, `token_dropout` the share of
-        characters and of bigrams that an epoch does not know."""
+        by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to (as
+        many as occur, by default), `fixed_rows` whether every batch has as many rows as the fullest one so far,
+        `token_dropout` the share of characters and of bigrams that an epoch does not know."""
         self.windows = windows
         self.lengths_N = lengths_N
         self.batch_size = batch_size

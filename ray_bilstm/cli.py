@@ -47,6 +47,18 @@ def train_job(arguments: Sequence[str] | None = None, *, description: str, **def
     return _run(parser, arguments, lambda options: _train(options, **defaults))
 
 
+def perf_job(arguments: Sequence[str] | None = None, *, description: str, **defaults: Any) -> int:
+    """The command line of a throughput job, whose `defaults` replace those of the settings."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_train_arguments(parser, **defaults)
+    group = parser.add_argument_group("measuring")
+    group.add_argument("--warmup-steps", type=_at_least(0), default=60, help="steps not measured (default: 60)")
+    group.add_argument("--measured-steps", type=_at_least(1), default=300, help="steps measured (default: 300)")
+    group.add_argument("--profile", action="store_true", help="write a trace that TensorBoard and Perfetto open")
+    return _run(parser, arguments, lambda options: _perf(options, **defaults))
+
+
 def evaluate_job(arguments: Sequence[str] | None = None, *, description: str) -> int:
     """The command line of `jobs/evaluate.py`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,9 +135,7 @@ def _train(options: argparse.Namespace, **defaults: Any) -> int:
 
     Writes a run directory with the model, the history, a report and result.json.
     """
-    names = {flag.name for flag in iter_flags()}
-    given = {name: value for name, value in vars(options).items() if name in names}
-    config = Config().with_fields(**{**defaults, **given})
+    config = _config(options, **defaults)
     from ray_bilstm.run_directory import RESULT, is_finished
     from ray_bilstm.train import train
 
@@ -138,6 +148,43 @@ def _train(options: argparse.Namespace, **defaults: Any) -> int:
     if result["corpus"]["embedded_sample"]:
         print("These figures are of the embedded sample corpus and say nothing about ResumeNER or your data.")
     print(f"best model {path / 'best'}, report {path / 'report.html'}")
+    print(path / RESULT)
+    return 0
+
+
+def _config(options: argparse.Namespace, **defaults: Any) -> Config:
+    names = {flag.name for flag in iter_flags()}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    return Config().with_fields(**{**defaults, **given})
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"got {text}, expected {least} or more")
+        return int(text)
+
+    return number
+
+
+def _perf(options: argparse.Namespace, **defaults: Any) -> int:
+    """Measure the throughput of training; nothing is scored."""
+    config = _config(options, **defaults)
+    from ray_bilstm.perf import Plan
+    from ray_bilstm.run_directory import RESULT, TRACE
+    from ray_bilstm.train import measure
+
+    plan = Plan(warmup_steps=options.warmup_steps, measured_steps=options.measured_steps, trace=options.profile)
+    result, path = measure(config, plan, on_start=_print_start)
+    whole = sum(result["breakdown"].values())
+    print(f"\n{'part of a step':16}{'milliseconds':>14}{'share':>9}")
+    for phase, seconds in result["breakdown"].items():
+        print(f"{phase:16}{1e3 * seconds:14.3f}{seconds / whole:9.1%}")
+    print()
+    for line in result_table([result]):
+        print(line)
+    if options.profile:
+        print(f"trace {path / TRACE}: tensorboard --logdir, or https://ui.perfetto.dev")
     print(path / RESULT)
     return 0
 
@@ -169,9 +216,10 @@ def result_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "| NAME | Entity F1 | Token F1 | FPS | AMP | Torch |"
     yield "|---|---|---|---|---|---|"
     for result in results:
+        scores = [f"{result['test'][kind]['f1']:.4f}" if "test" in result else "–" for kind in ("entity", "token")]
         yield (
-            f"| {result['name']} | {result['test']['entity']['f1']:.4f} | {result['test']['token']['f1']:.4f}"
-            f" | {result['sentences_per_second']:,.0f} | {result['amp_opt_level']} | {result['versions']['torch']} |"
+            f"| {result['name']} | {' | '.join(scores)} | {result['sentences_per_second']:,.0f}"
+            f" | {result['amp_opt_level']} | {result['versions']['torch']} |"
         )
 
 

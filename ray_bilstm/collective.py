@@ -66,6 +66,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def barrier() -> None:
+    """Wait, on the host, until all ranks are here."""
+    if world_size() > 1:
+        dist.barrier(group=_host_group)
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of `values`, which are in host memory, over all ranks, on each of them."""
     return _reduce(values, dist.ReduceOp.SUM, _host_group)

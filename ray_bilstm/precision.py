@@ -110,9 +110,17 @@ class Precision:
 
         The host waits for nothing here.
         """
+        self.backward(loss)
+        return self.update(optimizer, clip_norm=clip_norm)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the weights that the model computes with, scaled."""
         for weight, master in self.weights.values():
             weight.grad = master.grad = None
         (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, optimizer: torch.optim.Optimizer, *, clip_norm: float) -> Tensor:
+        """Clip those gradients and step, unless they have overflowed; as `step` returns."""
         for weight, master in self.weights.values():
             if master is not weight and weight.grad is not None:
                 master.grad, weight.grad = weight.grad.float(), None

@@ -34,17 +34,29 @@ class Entity(NamedTuple):
 
 
 class Tagger:
-    """A model with its vocabulary."""
+    """A model with its vocabulary. In a half `dtype`, all but the CRF is computed in it: about twice as fast in
+    bfloat16 on a CPU that has units for it."""
 
-    def __init__(self, model: BiLstmCrf, vocab: Vocab, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model: BiLstmCrf,
+        vocab: Vocab,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.vocab = vocab
+        self.precision = Precision("O0" if dtype is torch.float32 else "O2", dtype=dtype, device=self.device)
+        self.precision.prepare(self.model)
 
     @classmethod
-    def load(cls, directory: str | Path, *, device: torch.device | str = "cpu") -> Tagger:
+    def load(
+        cls, directory: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tagger:
         """From a model directory such as `runs/x/best`. Raises CheckpointError for a damaged one."""
-        return cls(*read_model(directory), device=device)
+        return cls(*read_model(directory), device=device, dtype=dtype)
 
     @overload
     def predict(self, text: str) -> list[Entity]: ...  # type: ignore[overload-overlap]  # a str is a sequence too
@@ -77,5 +89,4 @@ class Tagger:
         encoded = vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences])
         shard = Shard(encoded, np.arange(len(sentences)), device=self.device)
         scorer = Scorer(vocab.tags, vocab.scheme)
-        precision = Precision("O0", dtype=torch.float32, device=self.device)
-        return scorer.scores(evaluate(self.model, shard, scorer, precision=precision))
+        return scorer.scores(evaluate(self.model, shard, scorer, precision=self.precision))

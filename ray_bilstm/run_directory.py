@@ -4,6 +4,7 @@ config.json    every setting in force
 history.jsonl  one line an epoch
 best/ last/    model directories (`checkpoint.py`)
 report.html    the run on one page
+trace/         what the profiler saw, of a throughput run that was asked for it
 result.json    the figures; written last: its presence means the run ended well
 """
 
@@ -22,13 +23,14 @@ from ray_bilstm.checkpoint import STATE, VOCAB, write_file
 from ray_bilstm.config import Config
 from ray_bilstm.vocab import Vocab
 
-CONFIG, HISTORY, RESULT, REPORT, BEST, LAST = (
+CONFIG, HISTORY, RESULT, REPORT, BEST, LAST, TRACE = (
     "config.json",
     "history.jsonl",
     "result.json",
     "report.html",
     "best",
     "last",
+    "trace",
 )
 REPLACED = ".replaced"
 """Where --overwrite keeps the earlier run until the new one has ended well."""

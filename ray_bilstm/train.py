@@ -25,10 +25,10 @@ import ray.train.torch
 import torch
 
 import ray_bilstm
-from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, report, run_directory, worker
+from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, perf, report, run_directory, worker
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import CollectiveConfig
-from ray_bilstm.config import Config, iter_flags
+from ray_bilstm.config import Config, ConfigError, iter_flags
 from ray_bilstm.corpus import Corpus, read_corpus
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.sample import sample_corpus
@@ -50,11 +50,44 @@ def train(
     Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError or TrainingError, with a sentence each.
     """
     started = time.time()
-    if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
+    if config.run.output_dir is not None and config.run.resume:
         given = run_directory.choose_path(config.run.output_dir, "")
-        if config.run.resume and run_directory.is_finished(given):
+        if run_directory.is_finished(given):
             return run_directory.read_result(given), given
-        run_directory.check_free(given, config)
+    result, job = _run(config, started, on_start=on_start, on_epoch=on_epoch)
+    text = card.render_card(result, job.config.to_dict())
+    for model in (run_directory.BEST, run_directory.LAST):
+        checkpoint.write_file(job.path / model / checkpoint.CARD, text)
+    _finish(job, result, "python -m ray_bilstm train")
+    return result, job.path
+
+
+def measure(
+    config: Config, plan: perf.Plan, *, on_start: Callable[[Corpus], None] | None = None
+) -> tuple[Record, Path]:
+    """Throughput of training steps, and where their time goes (see `perf.py`); nothing is scored, no model is kept.
+
+    Returns the content of result.json and the run directory, whose `trace/` has what the profiler saw, if it was asked
+    to look. Raises what `train` raises.
+    """
+    if config.run.resume:
+        raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
+    result, job = _run(config, time.time(), plan=plan, on_start=on_start)
+    _finish(job, result, "python jobs/perf_1p.py")
+    return result, job.path
+
+
+def _run(
+    config: Config,
+    started: float,
+    *,
+    plan: perf.Plan | None = None,
+    on_start: Callable[[Corpus], None] | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> tuple[Record, Job]:
+    """Read, connect, encode, run the workers: the content of result.json, and what they were told."""
+    if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
+        run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
     data = config.data
     corpus = sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
     if on_start:
@@ -62,7 +95,8 @@ def train(
     read = time.time()
     connect(config)
     chosen, claim, config = fit_to_cluster(config)
-    path = run_directory.choose_path(config.run.output_dir, f"{config.run.num_workers}p-{chosen.name}")
+    name = f"{config.run.num_workers}p-{chosen.name}"
+    path = run_directory.choose_path(config.run.output_dir, f"perf-{name}" if plan else name)
     run_directory.open_run(path, config)
     connected = time.time()
 
@@ -79,6 +113,7 @@ def train(
         vocab=vocab,
         tags=scored.tags,
         lengths={split: np.array(part, np.int32) for split, part in lengths.items()},
+        plan=plan,
     )
     datasets = {split: dataset.make_dataset(sentences, scored) for split, sentences in corpus.splits.items()}
     encoded = time.time()
@@ -91,9 +126,8 @@ def train(
         "evaluation": outcome.evaluation_seconds,
         "total": time.time() - started,
     }
-    result = _describe(job, corpus) | outcome.figures | {"seconds": seconds}
-    _finish(path, result, config)
-    return result, path
+    first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
+    return _describe(job, corpus) | outcome.figures | {"seconds": seconds} | first_step, job
 
 
 def connect(config: Config) -> None:
@@ -283,21 +317,18 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _finish(path: Path, result: Record, config: Config) -> None:
-    """Model cards, the report, and last the result."""
-    text = card.render_card(result, config.to_dict())
-    for model in (run_directory.BEST, run_directory.LAST):
-        checkpoint.write_file(path / model / checkpoint.CARD, text)
-    history = run_directory.read_history(path)
-    page = report.render_report(result, history, config.to_dict(), command=_command(config))
-    checkpoint.write_file(path / run_directory.REPORT, page)
-    run_directory.close_run(path, result)
+def _finish(job: Job, result: Record, command: str) -> None:
+    """The report, and last the result."""
+    history, config = run_directory.read_history(job.path), job.config
+    page = report.render_report(result, history, config.to_dict(), command=_command(command, config))
+    checkpoint.write_file(job.path / run_directory.REPORT, page)
+    run_directory.close_run(job.path, result)
 
 
-def _command(config: Config) -> str:
+def _command(command: str, config: Config) -> str:
     """The command that repeats a run."""
     settings = config.to_dict()
-    words = ["python -m ray_bilstm train"]
+    words = [command]
     for flag in iter_flags():
         value, name = settings[flag.section][flag.name], f"--{flag.name.replace('_', '-')}"
         if flag.name in ("output_dir", "overwrite", "resume", "distributed", "local_rank") or value == flag.default:

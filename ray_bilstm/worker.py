@@ -1,7 +1,7 @@
-"""One rank of a training run, in a process that Ray Train started.
+"""One rank of a run, in a process that Ray Train started.
 
-It pulls its shard, runs `loop.fit` and scores the best model. Rank 0 writes the run directory: the history and both
-model directories after every epoch.
+It pulls its shard, runs `loop.fit` and scores the best model, or in a throughput run `perf.measure`. Rank 0 writes the
+run directory: the history and both model directories after every epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import ray.train
 import torch
 
-from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, run_directory
+from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
@@ -43,6 +43,8 @@ class Job:
     """of all splits: dev and test may hold tags that the model cannot give"""
     lengths: dict[str, np.ndarray]
     """tokens of each sentence, by split"""
+    plan: perf.Plan | None = None
+    """of a throughput run"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,23 @@ def run(settings: dict[str, Any]) -> Outcome:
     training, shards = _pull(job, device)
     torch.manual_seed(job.config.training.seed)
     model = BiLstmCrf(job.config.model, job.vocab).to(device)
+    if job.plan:
+        data_seconds = time.time() - entered
+        measured = perf.measure(
+            model,
+            train=training,
+            config=job.config.training,
+            precision=precision,
+            plan=job.plan,
+            trace_folder=job.path / run_directory.TRACE,
+        )
+        return Outcome(
+            figures={**_describe(model, precision), **measured, "peak_memory_bytes": _peak_memory(device)},
+            entered=entered,
+            data_seconds=data_seconds,
+            train_seconds=measured["measured_seconds"],
+            evaluation_seconds=0.0,
+        )
     scorer = Scorer(job.tags, job.vocab.scheme)
     progress = loop.Progress()
     if job.config.run.resume and run_directory.can_resume(job.path):
@@ -95,24 +114,35 @@ def run(settings: dict[str, Any]) -> Outcome:
     started = time.time()
     precision.load_state_dict(progress.best_weights)
     counts = {split: loop.evaluate(model, shard, scorer, precision=precision) for split, shard in shards.items()}
-    peak = torch.tensor(accelerator.peak_memory_bytes(device))
     return Outcome(
         figures={
-            "device_name": accelerator.device_name(device),
-            "dtype": str(precision.dtype).removeprefix("torch."),
-            "lstm_dtype": str(precision.dtype if precision.half_lstm else torch.float32).removeprefix("torch."),
-            "parameters": sum(weight.numel() for weight in model.parameters()),
+            **_describe(model, precision),
             "best_epoch": progress.best_epoch,
             "epochs_run": progress.epoch,
             **{split: scorer.scores(count) for split, count in counts.items()},
             "sentences_per_second": _throughput(history),
-            "peak_memory_bytes": int(collective.max_over_ranks(peak)),
+            "peak_memory_bytes": _peak_memory(device),
         },
         entered=entered,
         data_seconds=data_seconds,
         train_seconds=sum(record["seconds"]["train"] for record in history),
         evaluation_seconds=sum(record["seconds"]["evaluation"] for record in history) + time.time() - started,
     )
+
+
+def _describe(model: BiLstmCrf, precision: Precision) -> Record:
+    """What computes, as result.json says it."""
+    return {
+        "device_name": accelerator.device_name(precision.device),
+        "dtype": str(precision.dtype).removeprefix("torch."),
+        "lstm_dtype": str(precision.dtype if precision.half_lstm else torch.float32).removeprefix("torch."),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes, of the rank that held most."""
+    return int(collective.max_over_ranks(torch.tensor(accelerator.peak_memory_bytes(device))))
 
 
 def _precision(job: Job, device: torch.device) -> Precision:

@@ -16,7 +16,7 @@ LAYERS = [
     {"corpus", "model"},
     {"sample", "precision"},
     {"loop"},
-    {"checkpoint"},
+    {"checkpoint", "perf"},
     {"run_directory", "predict", "report"},
     {"card", "dataset", "backend"},
     {"worker"},

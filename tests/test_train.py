@@ -103,6 +103,25 @@ def test_a_run_leaves_what_the_contract_says(run, data_dir) -> None:
     assert result["dev"]["entity"] == best["dev"]["entity"], "the scored model is the best one, not the last"
 
 
+def test_a_throughput_run_scores_nothing_and_keeps_no_model(data_dir, tmp_path, capsys) -> None:
+    words = ["--data-dir", str(data_dir), "--output-dir", str(tmp_path / "perf"), "--device", "cpu", "--profile"]
+    small = ["--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--batch-size", "48"]
+    steps = ["--warmup-steps", "2", "--measured-steps", "6"]
+    assert cli.perf_job([*words, *small, *steps], description="", num_workers=2) == 0
+    folder = tmp_path / "perf"
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "report.html", "result.json", "trace"]
+    assert len(list((folder / "trace").glob("rank[01].*.pt.trace.json"))) == 2
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (result["name"], result["num_workers"], result["measured_steps"]) == ("2p-cpu", 2, 6)
+    assert result["sentences_per_second"] > 0
+    assert {"collective", "idle"} <= {phase for phase, seconds in result["breakdown"].items() if seconds > 0}
+    shown = capsys.readouterr().out
+    assert "| 2p-cpu | – | – |" in shown
+    assert "collective" in shown
+    assert cli.perf_job([*words, "--resume"], description="", num_workers=2) == 1
+    assert "error: resume is True: a throughput run keeps nothing to go on with" in capsys.readouterr().err
+
+
 def test_the_contract_checker_finds_nothing(run) -> None:
     checker = ROOT.parent / "shared" / "check_contract.py"
     if not checker.exists():

@@ -23,7 +23,7 @@ from cpu_kernels import kernels_of_the_wheel, on_host
 from torch import nn
 
 import ray_bilstm.accelerator
-from ray_bilstm.accelerator import ACCELERATORS, load, worker_device
+from ray_bilstm.accelerator import ACCELERATORS, load, profiler, worker_device
 from ray_bilstm.batches import Shard
 from ray_bilstm.config import ModelConfig
 from ray_bilstm.model import BiLstmCrf
@@ -66,6 +66,18 @@ def test_every_name_the_product_uses_exists_and_every_call_binds():
             found = functools.reduce(getattr, name.split("."), torch.npu)
         if call:
             inspect.signature(found).bind(*call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
+
+
+def test_the_profiler_takes_what_the_product_gives_it(tmp_path, monkeypatch):
+    """Started it is not: it would ask CANN for an NPU's counters."""
+    seen = {}
+    for name in ("profile", "tensorboard_trace_handler"):
+        signature = inspect.signature(getattr(torch_npu.profiler, name))
+        record = functools.partial(lambda name, signature, *a, **k: seen.update({name: signature.bind(*a, **k)}), name)
+        monkeypatch.setattr(torch_npu.profiler, name, functools.partial(record, signature))
+    profiler(torch.device("npu"), tmp_path, name="rank0")
+    assert seen["tensorboard_trace_handler"].arguments == {"dir_name": str(tmp_path), "worker_name": "rank0"}
+    assert "profile" in seen
 
 
 def test_settings_of_a_worker_reach_torch_npu(monkeypatch):

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Workers of one thread each, the same global batch: sentences a second of 1, 2, 4 and 8, beside a cost model.
+
+python benchmarks/scaling.py --data-dir ResumeNER
+
+Only as many workers as there are cores are measured. The model: a step takes as long as one worker takes for its part
+of the batch (measured alone, for each size of part) and then as long as all workers take to add up the gradients
+(measured too). For more workers than cores, the all-reduce is taken to cost what it costs two, which a ring's
+bandwidth term allows and its latency term does not: a prediction is an upper bound.
+
+The ratio `workers_N` is the rate of N workers over that of one: N is perfect.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from measuring import Training, make_parser, report
+
+from ray_bilstm.collective import barrier
+from ray_bilstm.loop import wrap
+
+BATCH_SIZE = 64
+WORLDS = (1, 2, 4, 8)
+
+
+def work(rank, world, folder, data_dir, batch_size, rounds, reference, world_of_shards):
+    """Epochs of one rank; with one rank of several shards, its part of the work without the others."""
+    torch.set_num_threads(1)
+    if world > 1:
+        meet = f"file://{folder}/meet"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=timedelta(minutes=5))
+    settings = {"rank": rank, "world_size": world_of_shards, "batch_size": batch_size, "reference": reference}
+    result = train(Training(data_dir, **settings), rounds)
+    if rank == 0:
+        torch.save(result, f"{folder}/result")
+    if world > 1:
+        dist.destroy_process_group()  # the DistributedDataParallel is gone: it would be waited for
+
+
+def train(training, rounds):
+    """Seconds of each epoch, of one all-reduce of the gradients; steps, sentences."""
+    forward = wrap(training.model) if dist.is_initialized() else None
+    seconds = [timed(lambda: training.epoch(forward)) for _ in range(rounds + 1)]
+    gradients = torch.zeros(sum(weight.numel() for weight in training.precision.trained()))
+    reduced = timed(lambda: [dist.all_reduce(gradients) for _ in range(50)]) / 50 if forward else 0.0
+    return seconds[1:], reduced, len(training.set), training.sentences
+
+
+def timed(work):
+    """Wall seconds, from when all ranks begin to when all have ended."""
+    barrier()
+    started = time.perf_counter()
+    work()
+    barrier()
+    return time.perf_counter() - started
+
+
+def measure(world, options, *, world_of_shards=None):
+    arguments = (options.data_dir, options.batch_size, options.rounds, options.reference, world_of_shards or world)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(work, (world, folder, *arguments), nprocs=world)
+        seconds, reduced, steps, sentences = torch.load(f"{folder}/result")
+    return statistics.median(seconds), reduced, steps, sentences
+
+
+def main() -> int:
+    parser = make_parser(__doc__)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="global sentences a step (default: 64)")
+    parser.add_argument("--reference", action="store_true", help="without bigrams and dropout")
+    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    alone = {world: measure(1, options, world_of_shards=world) for world in WORLDS}
+    together = {world: measure(world, options) for world in WORLDS if 1 < world <= cores}
+    steps, sentences = alone[1][2:]
+    reduced = together[2][1] if 2 in together else 0.0
+    print(f"batches of {options.batch_size}, {cores} cores; all-reduce of the gradients {1e3 * reduced:.2f} ms a step")
+    print(f"{'workers':>8}{'sentences/s':>13}{'ratio':>8}{'predicted':>11}{'ratio':>8}")
+    found, figures = {}, {}
+    for world in WORLDS:
+        expected = sentences / (alone[world][0] + (steps * reduced if world > 1 else 0))
+        rate = sentences / together[world][0] if world in together else sentences / alone[1][0] if world == 1 else None
+        figures[world] = {"measured": rate, "predicted": expected}
+        shown = f"{rate:13,.0f}{rate * alone[1][0] / sentences:8.2f}" if rate else f"{'–':>13}{'–':>8}"
+        print(f"{world:8}{shown}{expected:11,.0f}{expected * alone[1][0] / sentences:8.2f}")
+        if rate and world > 1:
+            found[f"workers_{world}"] = rate * alone[1][0] / sentences
+    report(options.json, ratios=found, figures={"sentences_per_second": figures, "all_reduce_seconds": reduced})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

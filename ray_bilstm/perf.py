@@ -1,0 +1,149 @@
+"""Throughput: sentences a second of steps after a warm-up, and where the time of a step goes. Plain PyTorch, no Ray.
+
+What is counted: distinct training sentences of all ranks over wall time of whole training steps (batch, forward,
+backward, collective, optimiser), with the device synchronised before and after, and nothing else running in between.
+The breakdown comes from further steps, since to time a part is to wait for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ray_bilstm.accelerator import profiler, synchronize
+from ray_bilstm.batches import Batch, TrainingSet
+from ray_bilstm.collective import barrier, rank, world_size
+from ray_bilstm.config import TrainingConfig
+from ray_bilstm.loop import wrap
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.precision import Precision
+
+PHASES = ("data", "forward", "crf", "backward", "idle", "collective", "optimiser")
+"""Parts of a step, in order; idle: waiting for the slowest rank."""
+PROFILED_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure."""
+
+    warmup_steps: int
+    measured_steps: int
+    trace: bool = False
+    """whether a profiler watches a few further steps of each rank"""
+
+
+def measure(
+    model: BiLstmCrf,
+    *,
+    train: TrainingSet,
+    config: TrainingConfig,
+    precision: Precision,
+    plan: Plan,
+    trace_folder: Path,
+) -> dict[str, Any]:
+    """Throughput of all ranks together and breakdown of this one; with `plan.trace`, a trace in `trace_folder`."""
+    precision.prepare(model)
+    optimizer = torch.optim.AdamW(
+        precision.trained(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    forward = wrap(model) if world_size() > 1 else model
+    model.train()
+    batches = _endless(train)
+
+    def step(batch: Batch) -> None:
+        with precision.autocast():
+            loss = forward(batch).sum() * (world_size() / batch.sentences)
+        precision.step(loss, optimizer, clip_norm=config.clip_norm)
+
+    for batch in itertools.islice(batches, plan.warmup_steps):
+        step(batch)
+    synchronize(precision.device)
+    barrier()
+    started, cpu_started, sentences = time.perf_counter(), time.process_time(), 0
+    for batch in itertools.islice(batches, plan.measured_steps):
+        step(batch)
+        sentences += batch.sentences
+    synchronize(precision.device)
+    barrier()
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+
+    breakdown = _break_down(model, itertools.islice(batches, plan.measured_steps), optimizer, config, precision)
+    if plan.trace:
+        with profiler(precision.device, trace_folder, name=f"rank{rank()}"):
+            for batch in itertools.islice(batches, PROFILED_STEPS):
+                step(batch)
+            synchronize(precision.device)
+    return {
+        "sentences_per_second": sentences / seconds,
+        "warmup_steps": plan.warmup_steps,
+        "measured_steps": plan.measured_steps,
+        "measured_sentences": sentences,
+        "measured_seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "breakdown": breakdown,
+    }
+
+
+def _endless(train: TrainingSet) -> Iterator[Batch]:
+    for epoch in itertools.count(1):
+        yield from train.batches(epoch)
+
+
+def _break_down(
+    model: BiLstmCrf,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    config: TrainingConfig,
+    precision: Precision,
+) -> dict[str, float]:
+    """Mean seconds a step of each phase on this rank. Gradients are averaged after the backward pass here, where
+    training overlaps the two."""
+    seconds = dict.fromkeys(PHASES, 0.0)
+    steps, last = 0, time.perf_counter()
+
+    def end(phase: str) -> None:
+        nonlocal last
+        synchronize(precision.device)
+        now = time.perf_counter()
+        seconds[phase] += now - last
+        last = now
+
+    for batch in batches:
+        end("data")
+        with precision.autocast():
+            emissions_BLT = model.emissions(batch)
+            end("forward")
+            losses_B = model.crf(emissions_BLT, batch.tags_BL, batch.lengths_B)
+            loss = losses_B.sum() * (world_size() / batch.sentences)
+            end("crf")
+        precision.backward(loss)
+        end("backward")
+        if world_size() > 1:
+            barrier()
+            end("idle")
+            _average([weight.grad for weight, _ in precision.weights.values() if weight.grad is not None])
+            end("collective")
+        precision.update(optimizer, clip_norm=config.clip_norm)
+        end("optimiser")
+        steps += 1
+    return {phase: seconds[phase] / steps for phase in PHASES}
+
+
+def _average(gradients: list[Tensor]) -> None:
+    """Over all ranks, in one message a precision."""
+    for dtype in {gradient.dtype for gradient in gradients}:
+        same = [gradient for gradient in gradients if gradient.dtype is dtype]
+        flat = torch.cat([gradient.flatten() for gradient in same])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        parts = torch.split(flat, [gradient.numel() for gradient in same])
+        torch._foreach_copy_(same, [part.view_as(gradient) for part, gradient in zip(parts, same, strict=True)])
