@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from ray_bilstm import __version__, accelerator
 from ray_bilstm.accelerator import ACCELERATORS
 from ray_bilstm.batches import Batch, Shard, TrainingSet, deal
+from ray_bilstm.collective import average
 from ray_bilstm.config import ModelConfig
 from ray_bilstm.corpus import Corpus, read_corpus
 from ray_bilstm.model import BiLstmCrf
@@ -133,6 +135,7 @@ class Training:
         own = [corpus.train[row] for row in rows]
         shard = Shard(vocab.encode([s.tokens for s in own], [s.tags for s in own]), rows, device=self.device)
         self.sentences = len(lengths)
+        self.world_size = world_size
         self.set = TrainingSet(
             lambda: [shard],
             lengths,
@@ -154,15 +157,19 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.precision.trained(), lr=1e-3, fused=True)
         self.epochs = 0
 
-    def step(self, batch: Batch, forward: torch.nn.Module | None = None) -> None:
+    def step(self, batch: Batch, parallel: DistributedDataParallel | None = None) -> None:
+        """One step; gradients are averaged by `parallel` or, without, as in the product."""
         with self.precision.autocast():
-            loss = (forward or self.model)(batch).sum() / batch.sentences
-        self.precision.step(loss, self.optimizer, clip_norm=5.0)
+            loss = (parallel or self.model)(batch).sum() * (self.world_size / batch.sentences)
+        self.precision.backward(loss)
+        if parallel is None:
+            average(self.precision.gradients())
+        self.precision.update(self.optimizer, clip_norm=5.0)
 
-    def epoch(self, forward: torch.nn.Module | None = None) -> None:
+    def epoch(self, parallel: DistributedDataParallel | None = None) -> None:
         self.epochs += 1
         for batch in self.set.batches(self.epochs):
-            self.step(batch, forward)
+            self.step(batch, parallel)
         accelerator.synchronize(self.device)
 
 

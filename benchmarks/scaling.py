@@ -24,7 +24,6 @@ import torch.multiprocessing
 from measuring import Training, make_parser, report
 
 from ray_bilstm.collective import barrier
-from ray_bilstm.loop import wrap
 
 BATCH_SIZE = 64
 WORLDS = (1, 2, 4, 8)
@@ -41,15 +40,14 @@ def work(rank, world, folder, data_dir, batch_size, rounds, reference, world_of_
     if rank == 0:
         torch.save(result, f"{folder}/result")
     if world > 1:
-        dist.destroy_process_group()  # the DistributedDataParallel is gone: it would be waited for
+        dist.destroy_process_group()
 
 
 def train(training, rounds):
     """Seconds of each epoch, of one all-reduce of the gradients; steps, sentences."""
-    forward = wrap(training.model) if dist.is_initialized() else None
-    seconds = [timed(lambda: training.epoch(forward)) for _ in range(rounds + 1)]
+    seconds = [timed(training.epoch) for _ in range(rounds + 1)]
     gradients = torch.zeros(sum(weight.numel() for weight in training.precision.trained()))
-    reduced = timed(lambda: [dist.all_reduce(gradients) for _ in range(50)]) / 50 if forward else 0.0
+    reduced = timed(lambda: [dist.all_reduce(gradients) for _ in range(50)]) / 50 if dist.is_initialized() else 0.0
     return seconds[1:], reduced, len(training.set), training.sentences
 
 

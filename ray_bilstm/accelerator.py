@@ -222,8 +222,9 @@ def half_lstm(accelerator: Accelerator, requested: str, dtype: torch.dtype, *, l
 
 
 def profiler(device: torch.device, folder: Path, *, name: str) -> AbstractContextManager[Any]:
-    """A context that records operators and kernels, and at its end writes `NAME.*.pt.trace.json` to `folder`, which
-    TensorBoard's profiler plug-in and Perfetto (ui.perfetto.dev) open; of an NPU a folder for MindStudio Insight."""
+    """A context that records operators and kernels, and at its end writes a Chrome trace called `name` to `folder`,
+    which TensorBoard's profiler plug-in and Perfetto (ui.perfetto.dev) open; of an NPU a folder for MindStudio
+    Insight."""
     if device.type == "npu":
         from torch_npu import profiler as profiling
 

@@ -1,15 +1,14 @@
 """The training loop: plain PyTorch, one process or many, no Ray.
 
 `fit` is the story: an epoch of steps, a score on dev, a record, and again. With torch.distributed initialised, every
-rank runs it on its own shard: gradients are averaged by DistributedDataParallel, counts are added, and all ranks take
-the same decisions. Random numbers of an epoch are drawn from (seed, epoch, rank), so that a resumed run repeats what
-an uninterrupted one would have done.
+rank runs it on its own shard: gradients are averaged, counts are added, and all ranks take the same decisions. Random
+numbers of an epoch are drawn from (seed, epoch, rank), so that a resumed run repeats what an uninterrupted one would
+have done.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -17,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ray_bilstm.accelerator import ACCELERATORS, synchronize
 from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
-from ray_bilstm.collective import rank, sum_over_ranks, world_size
+from ray_bilstm.collective import copy_from_first, rank, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
 from ray_bilstm.metrics import Counts, Scorer
 from ray_bilstm.model import BiLstmCrf
@@ -71,6 +69,7 @@ def fit(
 ) -> Progress:
     """Train up to `config.train_epochs` epochs, from where `progress` stands. `on_epoch` is called on every rank with
     the epoch's line of the history. Raises TrainingError when a loss is not finite."""
+    copy_from_first([weight.detach() for weight in model.parameters()])
     precision.prepare(model)
     if progress.weights:
         precision.load_state_dict(progress.weights)
@@ -79,12 +78,11 @@ def fit(
     _load_moments(optimizer, names, progress.moments)
     if precision.loss_scale:
         precision.loss_scale.load_state_dict(progress.loss_scale)
-    forward = wrap(model) if world_size() > 1 else model
 
     while progress.epoch < config.train_epochs and not _out_of_patience(progress, config):
         epoch = progress.epoch + 1
         torch.manual_seed(_epoch_seed(config.seed, epoch, rank()))
-        record = train_epoch(forward, train, optimizer, epoch=epoch, config=config, precision=precision)
+        record = train_epoch(model, train, optimizer, epoch=epoch, config=config, precision=precision)
         started = time.perf_counter()
         scores = scorer.scores(evaluate(model, dev, scorer, precision=precision))
         record["seconds"]["evaluation"] = time.perf_counter() - started
@@ -102,17 +100,8 @@ def fit(
     return progress
 
 
-def wrap(model: BiLstmCrf) -> DistributedDataParallel:
-    """`model` with gradients averaged over ranks. Its buffers, which tag may follow which, never change: they need not
-    be sent out before every step (5 % of one with two ranks, see benchmarks/ddp.py)."""
-    names = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # before torch 2.13
-    settings: dict[str, Any] = {name: False}
-    return DistributedDataParallel(model, **settings)
-
-
 def train_epoch(
-    forward: nn.Module,
+    model: BiLstmCrf,
     train: TrainingSet,
     optimizer: torch.optim.Optimizer,
     *,
@@ -121,7 +110,7 @@ def train_epoch(
     precision: Precision,
 ) -> Record:
     """One pass over the training sentences; the losses, the learning rate and the throughput of it."""
-    forward.train()
+    model.train()
     device, world = precision.device, world_size()
     skipped = min(WARMUP_STEPS, len(train) // 2) if epoch == 1 else 0
     losses: list[Tensor] = []
@@ -136,7 +125,7 @@ def train_epoch(
         learning_rate = _set_learning_rate(optimizer, (epoch - 1) * len(train) + len(losses), len(train), config)
         with precision.autocast():
             # Gradients are averaged over ranks: this way the average is that of the mean loss of the global batch.
-            loss = forward(batch).sum() * (world / batch.sentences)
+            loss = model(batch).sum() * (world / batch.sentences)
         norms.append(precision.step(loss, optimizer, clip_norm=config.clip_norm))
         losses.append(loss.detach())
         sizes.append(batch.sentences)

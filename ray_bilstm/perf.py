@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
 
 from ray_bilstm.accelerator import profiler, synchronize
 from ray_bilstm.batches import Batch, TrainingSet
-from ray_bilstm.collective import barrier, rank, world_size
+from ray_bilstm.collective import average, barrier, copy_from_first, rank, world_size
 from ray_bilstm.config import TrainingConfig
-from ray_bilstm.loop import wrap
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 
@@ -51,17 +48,17 @@ def measure(
     trace_folder: Path,
 ) -> dict[str, Any]:
     """Throughput of all ranks together and breakdown of this one; with `plan.trace`, a trace in `trace_folder`."""
+    copy_from_first([weight.detach() for weight in model.parameters()])
     precision.prepare(model)
     optimizer = torch.optim.AdamW(
         precision.trained(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    forward = wrap(model) if world_size() > 1 else model
     model.train()
     batches = _endless(train)
 
     def step(batch: Batch) -> None:
         with precision.autocast():
-            loss = forward(batch).sum() * (world_size() / batch.sentences)
+            loss = model(batch).sum() * (world_size() / batch.sentences)
         precision.step(loss, optimizer, clip_norm=config.clip_norm)
 
     for batch in itertools.islice(batches, plan.warmup_steps):
@@ -105,8 +102,7 @@ def _break_down(
     config: TrainingConfig,
     precision: Precision,
 ) -> dict[str, float]:
-    """Mean seconds a step of each phase on this rank. Gradients are averaged after the backward pass here, where
-    training overlaps the two."""
+    """Mean seconds a step of each phase on this rank."""
     seconds = dict.fromkeys(PHASES, 0.0)
     steps, last = 0, time.perf_counter()
 
@@ -130,20 +126,9 @@ def _break_down(
         if world_size() > 1:
             barrier()
             end("idle")
-            _average([weight.grad for weight, _ in precision.weights.values() if weight.grad is not None])
+            average(precision.gradients())
             end("collective")
         precision.update(optimizer, clip_norm=config.clip_norm)
         end("optimiser")
         steps += 1
     return {phase: seconds[phase] / steps for phase in PHASES}
-
-
-def _average(gradients: list[Tensor]) -> None:
-    """Over all ranks, in one message a precision."""
-    for dtype in {gradient.dtype for gradient in gradients}:
-        same = [gradient for gradient in gradients if gradient.dtype is dtype]
-        flat = torch.cat([gradient.flatten() for gradient in same])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        parts = torch.split(flat, [gradient.numel() for gradient in same])
-        torch._foreach_copy_(same, [part.view_as(gradient) for part, gradient in zip(parts, same, strict=True)])

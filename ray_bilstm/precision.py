@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ray_bilstm.collective import max_on_devices
+from ray_bilstm.collective import average, max_on_devices
 from ray_bilstm.crf import CRF
 from ray_bilstm.model import BiLSTM
 
@@ -106,11 +106,13 @@ class Precision:
         return contextlib.nullcontext()
 
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, *, clip_norm: float) -> Tensor:
-        """Backward, clip, step. Returns the gradient norm before clipping, infinite where the step was skipped.
+        """Backward, mean over ranks, clip, step. Returns the gradient norm before clipping, infinite where the step
+        was skipped.
 
         The host waits for nothing here.
         """
         self.backward(loss)
+        average(self.gradients())
         return self.update(optimizer, clip_norm=clip_norm)
 
     def backward(self, loss: Tensor) -> None:
@@ -118,6 +120,10 @@ class Precision:
         for weight, master in self.weights.values():
             weight.grad = master.grad = None
         (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()  # type: ignore[no-untyped-call]
+
+    def gradients(self) -> list[Tensor]:
+        """What the last backward pass gave."""
+        return [weight.grad for weight, _ in self.weights.values() if weight.grad is not None]
 
     def update(self, optimizer: torch.optim.Optimizer, *, clip_norm: float) -> Tensor:
         """Clip those gradients and step, unless they have overflowed; as `step` returns."""
