@@ -1,7 +1,8 @@
 """The process group of a run: join, sum, leave. Plain torch.distributed; alone, every rank is rank 0 of 1.
 
 Gradients travel through the accelerator's backend (hccl, nccl, gloo). Counts and other figures stand in host memory and
-travel through a gloo group beside it: no device is waited for, and what went wrong on a device can still be told.
+travel through a gloo group beside it: no device is waited for, and what went wrong on a device can still be told. On
+the CPUs of one machine, gradients go through shared memory instead.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
+from ray_bilstm import shared_memory
 from ray_bilstm.accelerator import Accelerator
+from ray_bilstm.shared_memory import SharedMean
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others before it fails."""
 
 _host_group: dist.ProcessGroup | None = None
+_shared_means: dict[tuple[int, torch.dtype], SharedMean | None] = {}
 
 
 def timeout(accelerator: Accelerator) -> timedelta:
@@ -55,6 +59,7 @@ def leave() -> None:
     """Give the process group back, if there is one."""
     global _host_group
     _host_group = None
+    _shared_means.clear()
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -89,21 +94,43 @@ def max_on_devices(value: Tensor) -> Tensor:
 
 
 def average(gradients: list[Tensor]) -> None:
-    """Replace them, which are on this rank's device, by their mean over all ranks; the host does not wait for it.
+    """Replace them, which are on this rank's device, by their mean over all ranks; the host does not wait for a device.
 
     One message for each precision: as fast as DistributedDataParallel, or faster, in each of its settings
-    (benchmarks/ddp.py), and nothing else happens between the ranks.
+    (benchmarks/ddp.py), and nothing else happens between the ranks. Ranks on the CPU of one machine share memory.
     """
     if world_size() == 1:
         return
     for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):  # in the same order on all ranks
         same = [gradient for gradient in gradients if gradient.dtype is dtype]
-        flat = torch.cat([gradient.flatten() for gradient in same])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        parts = torch.split(flat, [gradient.numel() for gradient in same])
-        for gradient, part in zip(same, parts, strict=True):
+        sizes = [gradient.numel() for gradient in same]
+        shared = _shared_mean(sum(sizes), dtype) if same[0].device.type == "cpu" else None
+        mean = shared(same) if shared else _mean(same)
+        for gradient, part in zip(same, torch.split(mean, sizes), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    flat = torch.cat([value.flatten() for value in values])
+    dist.all_reduce(flat)
+    return flat.div_(world_size())
+
+
+def _shared_mean(elements: int, dtype: torch.dtype) -> SharedMean | None:
+    """Made when first asked for, and kept; None unless all ranks see the same memory."""
+    if (elements, dtype) not in _shared_means:
+        ranks, seconds = {"rank": rank(), "world_size": world_size()}, TIMEOUT.total_seconds()
+        paths = [shared_memory.create(elements, dtype, world_size=world_size()) if rank() == 0 else None]
+        dist.broadcast_object_list(paths, src=0)
+        try:
+            shared = SharedMean(paths[0], elements, dtype, seconds=seconds, **ranks) if paths[0] else None
+        except OSError:  # this rank is on another machine, or in a container
+            shared = None
+        alone = max_over_ranks(torch.tensor(int(shared is None)))
+        if paths[0] and rank() == 0:
+            os.unlink(paths[0])  # the memory lives as long as the ranks hold it
+        _shared_means[elements, dtype] = None if alone else shared
+    return _shared_means[elements, dtype]
 
 
 def copy_from_first(values: list[Tensor]) -> None:

@@ -40,9 +40,10 @@ def length_mask(lengths_B: Tensor, size: int) -> Tensor:
 def reversal(lengths_B: Tensor, size: int) -> Tensor:
     """Where each row of a flattened (L, B, ...) tensor goes when every sentence is turned around within its own length,
     padding staying in place: int64, (L * B). Turning twice changes nothing."""
-    positions_L1, rows_B = torch.arange(size, device=lengths_B.device)[:, None], torch.arange(len(lengths_B))
+    positions_L1 = torch.arange(size, device=lengths_B.device)[:, None]
+    rows_B = torch.arange(len(lengths_B), device=lengths_B.device)
     turned_LB = torch.where(positions_L1 < lengths_B, lengths_B - 1 - positions_L1, positions_L1)
-    return (turned_LB * len(lengths_B) + rows_B.to(lengths_B.device)).flatten()
+    return (turned_LB * len(lengths_B) + rows_B).flatten()
 
 
 def turn(values_LBX: Tensor, reversal_LB: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Two figures stand side by side, because a corpus's published rows may mean eithe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,18 @@ class Scorer:
         starts, lasts = starts[whole], lasts[whole]
         ends[starts], types[starts] = lasts, self._type_T[ids[starts]]
         return ends, types
+
+    def spans(self, ids: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int, str]]:
+        """(sentence, start, end, type) of each entity of sentences laid end to end, in order of appearance."""
+        edges = np.concatenate(([0], np.cumsum(lengths)))
+        first = np.zeros(len(ids) + 1, bool)
+        first[edges] = True
+        lasts, types = self._entities(ids, first)
+        starts = np.flatnonzero(lasts >= 0)
+        sentences = np.searchsorted(edges, starts, side="right") - 1
+        columns = (sentences, starts - edges[sentences], lasts[starts] + 1 - edges[sentences], types[starts])
+        for sentence, start, end, type in zip(*(column.tolist() for column in columns), strict=True):
+            yield sentence, start, end, self.types[type]
 
     def from_array(self, array: np.ndarray) -> Counts:
         """The counts that `Counts.to_array` laid flat."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 
-from ray_bilstm import tags as schemes
 from ray_bilstm.batches import Shard, iter_eval_batches
 from ray_bilstm.checkpoint import read_model
 from ray_bilstm.corpus import Sentence
@@ -50,6 +49,8 @@ class Tagger:
         self.vocab = vocab
         self.precision = Precision("O0" if dtype is torch.float32 else "O2", dtype=dtype, device=self.device)
         self.precision.prepare(self.model)
+        self.scorer = Scorer(vocab.tags, vocab.scheme)
+        self.names = np.array(vocab.tags, object)
 
     @classmethod
     def load(
@@ -66,21 +67,30 @@ class Tagger:
         """The entities of a text, or of each of several, in order of appearance. A character is a token."""
         if isinstance(text, str):
             return self.predict([text])[0]
-        found = []
-        for characters, tags in zip(text, self.tag(text), strict=True):
-            spans = schemes.to_spans(tags, self.vocab.scheme)
-            found.append([Entity(characters[start:end], type, start, end) for start, end, type in spans])
+        ids, lengths = self._decode(text)
+        found: list[list[Entity]] = [[] for _ in text]
+        for sentence, start, end, type in self.scorer.spans(ids, lengths):
+            found[sentence].append(Entity(text[sentence][start:end], type, start, end))
         return found
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """The tag of each token of each sentence; a string is a sequence of characters."""
-        shard = Shard(self.vocab.encode(sentences), np.arange(len(sentences)), device=self.device)
-        tagged: list[list[str]] = [[] for _ in sentences]
+        ids, lengths = self._decode(sentences)
+        tags, ends = self.names[ids].tolist(), np.cumsum(lengths)
+        return [tags[start:end] for start, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
+
+    def _decode(self, sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Tag ids of the sentences laid end to end, and their lengths."""
+        encoded = self.vocab.encode(sentences)
+        shard = Shard(encoded, np.arange(len(sentences)), device=self.device)
+        ids = np.zeros(len(encoded.tags), np.int64)
+        starts = np.cumsum(encoded.lengths) - encoded.lengths
         for batch in iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE):
-            decoded = self.model.decode(batch).cpu().tolist()
-            for row, length, ids in zip(batch.rows.tolist(), batch.lengths_B.tolist(), decoded, strict=True):
-                tagged[row] = [self.vocab.tags[i] for i in ids[:length]]
-        return tagged
+            decoded_BL = self.model.decode(batch).cpu().numpy()
+            positions_L = np.arange(decoded_BL.shape[1])
+            mask_BL = positions_L < encoded.lengths[batch.rows][:, None]
+            ids[(starts[batch.rows][:, None] + positions_L)[mask_BL]] = decoded_BL[mask_BL]
+        return ids, encoded.lengths
 
     def score(self, sentences: Iterable[Sentence]) -> dict[str, Any]:
         """Entity, token and per-type scores on labelled sentences in the model's tag scheme (see `metrics.py`)."""

@@ -10,7 +10,7 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"accelerator", "config", "tags"},
+    {"accelerator", "config", "shared_memory", "tags"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
     {"corpus", "model"},

@@ -87,6 +87,21 @@ def test_entity_scores_equal_strict_seqeval(scheme):
 
 
 @pytest.mark.parametrize("scheme", SEQEVAL)
+def test_spans_are_those_of_the_tags(scheme):
+    names = all_tags(scheme)
+    scorer = Scorer(names, scheme)
+
+    @given(st.lists(st.lists(st.sampled_from(range(len(names))), max_size=9), max_size=5))
+    def check(sentences):
+        flat = np.array([i for sentence in sentences for i in sentence], np.int64)
+        found = list(scorer.spans(flat, np.array([len(sentence) for sentence in sentences], np.int64)))
+        expected = [tags.to_spans([names[i] for i in sentence], scheme) for sentence in sentences]
+        assert found == [(n, *span) for n, spans in enumerate(expected) for span in spans]
+
+    check()
+
+
+@pytest.mark.parametrize("scheme", SEQEVAL)
 def test_a_corpus_with_some_errors(scheme):
     """2,000 sentences, predictions mostly right: all four tables equal those of the two libraries."""
     draw = random.Random(1)
