@@ -9,7 +9,7 @@ CPU cannot starve them: reading a materialised dataset starts no task.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +19,24 @@ import ray.data
 import ray.train
 import torch
 
-from ray_bilstm.accelerator import Accelerator
-from ray_bilstm.batches import Shard, TrainingSet, deal
+from ray_bilstm.batches import Shard, deal
 from ray_bilstm.corpus import Sentence
 from ray_bilstm.vocab import Encoded, Vocab
 
 BLOCK_ROWS = 16_384
-BYTES_PER_TOKEN = 4 + 4 + 2
-"""Character and bigram int32, tag int16."""
+
+
+def to_table(sentences: Sequence[Sentence], start: int) -> pa.Table:
+    """The block of sentences from `start` on as (row, tokens, tags)."""
+    block = sentences[start : start + BLOCK_ROWS]
+    words = pa.list_(pa.string())
+    return pa.table(
+        {
+            "row": pa.array(range(start, start + len(block)), pa.int64()),
+            "tokens": pa.array([sentence.tokens for sentence in block], words),
+            "tags": pa.array([sentence.tags for sentence in block], words),
+        }
+    )
 
 
 def encode_table(table: pa.Table, vocab: Vocab) -> pa.Table:
@@ -51,15 +61,7 @@ def make_dataset(sentences: Sequence[Sentence], vocab: Vocab) -> ray.data.Datase
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    blocks = []
-    for start in range(0, len(sentences), BLOCK_ROWS):
-        block = sentences[start : start + BLOCK_ROWS]
-        columns = {
-            "row": pa.array(range(start, start + len(block)), pa.int64()),
-            "tokens": pa.array([s.tokens for s in block], pa.list_(pa.string())),
-            "tags": pa.array([s.tags for s in block], pa.list_(pa.string())),
-        }
-        blocks.append(pa.table(columns))
+    blocks = [to_table(sentences, start) for start in range(0, len(sentences), BLOCK_ROWS)]
     dataset = ray.data.from_arrow(blocks)
     return dataset.map_batches(
         encode_table, batch_format="pyarrow", batch_size=BLOCK_ROWS, fn_kwargs={"vocab": vocab}
@@ -77,66 +79,10 @@ def pull_shard(
 ) -> Shard:
     """The rows of `rank`, held in memory."""
     owners_N = deal(lengths_N, world_size)
-    tables = (_own_rows(table, owners_N, rank) for table in _iter_tables(dataset, BLOCK_ROWS))
-    return _to_shard(pa.concat_tables(tables), device)
-
-
-def training_set(
-    dataset: ray.data.DataIterator,
-    lengths_N: np.ndarray,
-    *,
-    rank: int,
-    world_size: int,
-    batch_size: int,
-    seed: int,
-    token_dropout: float,
-    accelerator: Accelerator,
-    shard_memory: int,
-    device: torch.device,
-) -> TrainingSet:
-    """The training sentences of `rank`: in memory if its part fits `shard_memory` MiB, else streamed in every epoch."""
-    window = len(lengths_N)
-    windows: Callable[[], Iterator[Shard]]
-    if lengths_N.sum() * BYTES_PER_TOKEN / world_size <= shard_memory * 2**20:
-        shard = pull_shard(dataset, lengths_N, rank=rank, world_size=world_size, device=device)
-
-        def windows() -> Iterator[Shard]:
-            yield shard
-    else:
-        tokens = shard_memory * 2**20 / BYTES_PER_TOKEN
-        steps = max(1, int(tokens / lengths_N.mean() / batch_size))
-        window = steps * batch_size
-
-        def windows() -> Iterator[Shard]:
-            for start, table in enumerate(_iter_tables(dataset, window)):
-                owners = deal(lengths_N[start * window : start * window + len(table)], world_size)
-                yield _to_shard(_own_rows(table, owners, rank, first=start * window), device)
-
-    return TrainingSet(
-        windows,
-        lengths_N,
-        batch_size=batch_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        window=window,
-        shapes=accelerator.padded_lengths,
-        fixed_rows=accelerator.fixed_shapes,
-        token_dropout=token_dropout,
-    )
-
-
-def _iter_tables(dataset: ray.data.DataIterator, size: int) -> Iterator[pa.Table]:
-    return iter(dataset.iter_batches(batch_size=size, batch_format="pyarrow"))
-
-
-def _own_rows(table: pa.Table, owners: np.ndarray, rank: int, *, first: int = 0) -> pa.Table:
-    rows = table["row"].to_numpy() - first
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(owners)):
-        raise RuntimeError(f"the dataset is out of order: got rows {rows.min() + first} to {rows.max() + first}")
-    return table.filter(pa.array(owners[rows] == rank))
-
-
-def _to_shard(table: pa.Table, device: torch.device) -> Shard:
-    table = table.sort_by("row")
+    blocks = dataset.iter_batches(batch_size=BLOCK_ROWS, batch_format="pyarrow")
+    table = pa.concat_tables(_own_rows(block, owners_N, rank) for block in blocks).sort_by("row")
     return Shard(decode_table(table), table["row"].to_numpy(), device=device)
+
+
+def _own_rows(table: pa.Table, owners_N: np.ndarray, rank: int) -> pa.Table:
+    return table.filter(pa.array(owners_N[table["row"].to_numpy()] == rank))

@@ -32,6 +32,8 @@ CONFIG, HISTORY, RESULT, REPORT, BEST, LAST, TRACE = (
     "last",
     "trace",
 )
+STREAM = ".train.parquet"
+"""The training set while a run streams it."""
 REPLACED = ".replaced"
 """Where --overwrite keeps the earlier run until the new one has ended well."""
 

@@ -25,7 +25,7 @@ import ray.train.torch
 import torch
 
 import ray_bilstm
-from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, perf, report, run_directory, worker
+from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, perf, report, run_directory, stream, worker
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import CollectiveConfig
 from ray_bilstm.config import Config, ConfigError, iter_flags
@@ -104,7 +104,8 @@ def _run(
     if config.run.resume and run_directory.can_resume(path):
         run_directory.check_same_vocab(path, vocab)
     scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
-    lengths = {split: [len(sentence.tokens) for sentence in part] for split, part in corpus.splits.items()}
+    splits = corpus.splits.items()
+    lengths = {split: np.array([len(sentence.tokens) for sentence in part], np.int32) for split, part in splits}
     job = Job(
         config=config,
         path=path,
@@ -112,12 +113,16 @@ def _run(
         threads=claim.threads,
         vocab=vocab,
         tags=scored.tags,
-        lengths={split: np.array(part, np.int32) for split, part in lengths.items()},
+        lengths=lengths,
+        window=stream.plan_window(lengths["train"], config),
         plan=plan,
     )
-    datasets = {split: dataset.make_dataset(sentences, scored) for split, sentences in corpus.splits.items()}
-    encoded = time.time()
-    outcome = _run_workers(job, claim, datasets, on_epoch)
+    try:
+        datasets = _encode(job, corpus, scored)
+        encoded = time.time()
+        outcome = _run_workers(job, claim, datasets, on_epoch)
+    finally:
+        (path / run_directory.STREAM).unlink(missing_ok=True)
 
     seconds = {
         "startup": connected - read + outcome.entered - encoded,
@@ -128,6 +133,15 @@ def _run(
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
     return _describe(job, corpus) | outcome.figures | {"seconds": seconds} | first_step, job
+
+
+def _encode(job: Job, corpus: Corpus, vocab: Vocab) -> dict[str, ray.data.Dataset]:
+    """The splits as datasets; a streamed train goes to a file instead."""
+    splits = corpus.splits
+    if job.window:
+        path, lengths_N, workers = job.path / run_directory.STREAM, job.lengths["train"], job.config.run.num_workers
+        stream.write_windows(path, splits.pop("train"), vocab, lengths_N, window=job.window, world_size=workers)
+    return {split: dataset.make_dataset(sentences, vocab) for split, sentences in splits.items()}
 
 
 def connect(config: Config) -> None:

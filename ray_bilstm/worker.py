@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import ray.train
 import torch
 
-from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory
+from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory, stream
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
@@ -43,6 +45,8 @@ class Job:
     """of all splits: dev and test may hold tags that the model cannot give"""
     lengths: dict[str, np.ndarray]
     """tokens of each sentence, by split"""
+    window: int | None
+    """sentences of a window of train, which is then streamed from disk"""
     plan: perf.Plan | None = None
     """of a throughput run"""
 
@@ -155,24 +159,42 @@ def _precision(job: Job, device: torch.device) -> Precision:
 
 def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]]:
     """This rank's part of train, and of dev and test."""
-    place = {"rank": collective.rank(), "world_size": collective.world_size()}
-    splits = {split: ray.train.get_dataset_shard(split) for split in job.lengths}
-    shards = {
-        split: dataset.pull_shard(splits[split], job.lengths[split], device=device, **place)
-        for split in ("dev", "test")
-    }
-    training = dataset.training_set(
-        splits["train"],
+    training = job.config.training
+    training_set = TrainingSet(
+        _windows(job, device),
         job.lengths["train"],
-        device=device,
-        batch_size=job.config.training.batch_size,
-        seed=job.config.training.seed,
-        token_dropout=job.config.training.token_dropout,
-        accelerator=job.accelerator,
-        shard_memory=job.config.data.shard_memory,
-        **place,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        rank=collective.rank(),
+        world_size=collective.world_size(),
+        window=job.window,
+        shapes=job.accelerator.padded_lengths,
+        fixed_rows=job.accelerator.fixed_shapes,
+        token_dropout=training.token_dropout,
     )
-    return training, shards
+    return training_set, {split: _pull_split(job, split, device) for split in ("dev", "test")}
+
+
+def _windows(job: Job, device: torch.device) -> Callable[[], Iterable[Shard]]:
+    """This rank's part of train: read from disk in each epoch, or held as one window."""
+    if job.window:
+        return partial(
+            stream.iter_windows,
+            job.path / run_directory.STREAM,
+            job.lengths["train"],
+            window=job.window,
+            rank=collective.rank(),
+            world_size=collective.world_size(),
+            device=device,
+        )
+    shard = _pull_split(job, "train", device)
+    return lambda: [shard]
+
+
+def _pull_split(job: Job, split: str, device: torch.device) -> Shard:
+    iterator = ray.train.get_dataset_shard(split)
+    rank, world_size = collective.rank(), collective.world_size()
+    return dataset.pull_shard(iterator, job.lengths[split], rank=rank, world_size=world_size, device=device)
 
 
 def _write_epoch(job: Job, history: list[Record], progress: loop.Progress) -> None:

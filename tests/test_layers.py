@@ -18,7 +18,7 @@ LAYERS = [
     {"loop"},
     {"checkpoint", "perf"},
     {"run_directory", "predict", "report"},
-    {"card", "dataset", "backend"},
+    {"card", "dataset", "stream", "backend"},
     {"worker"},
     {"train"},
     {"doctor"},

@@ -13,8 +13,8 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ray_bilstm import cli, collective, dataset, run_directory
-from ray_bilstm.accelerator import ACCELERATORS
+from ray_bilstm import cli, collective, dataset, run_directory, stream
+from ray_bilstm.batches import TrainingSet
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus, write_sentences
@@ -187,38 +187,26 @@ def test_more_workers_solve_the_same_problem(run, data_dir, tmp_path, workers: i
 def _note_rows(settings) -> None:
     """A worker that notes which sentences it is given in two epochs."""
     rank, size = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    training = dataset.training_set(
-        ray.train.get_dataset_shard("train"),
-        settings["lengths"],
-        rank=rank,
-        world_size=size,
-        device=torch.device("cpu"),
-        batch_size=64,
-        seed=1,
-        token_dropout=0.0,
-        accelerator=ACCELERATORS["cpu"],
-        shard_memory=settings["shard_memory"],
-    )
+    lengths = settings["lengths"]
+    place = {"rank": rank, "world_size": size}
+    shard = dataset.pull_shard(ray.train.get_dataset_shard("train"), lengths, device=torch.device("cpu"), **place)
+    training = TrainingSet(lambda: [shard], lengths, batch_size=64, seed=1, **place)
     epochs = [[batch.rows.tolist() for batch in training.batches(epoch)] for epoch in (1, 2)]
     tokens = [sum(int(batch.lengths_B.sum()) for batch in training.batches(1))]
     Path(settings["folder"], f"{rank}.json").write_text(json.dumps([epochs, tokens]))
 
 
-@pytest.mark.parametrize(("workers", "streamed"), [(8, False), (2, True)])
-def test_every_sentence_is_seen_once_an_epoch(tmp_path, monkeypatch, workers: int, streamed: bool) -> None:
+def test_every_sentence_is_seen_once_an_epoch(tmp_path) -> None:
+    workers = 8
     sentences = [s for part in (sample_corpus().train,) for s in part for _ in range(6)][:3821]
     lengths = np.array([len(s.tokens) for s in sentences], np.int32)
     vocab = Vocab.build(sentences, scheme="BMES", bigram_min_count=2)
-    encoded = dataset.make_dataset(sentences, vocab)
-    if streamed:  # this corpus fits the smallest --shard-memory, 1 MiB: let a token weigh more
-        bytes_per_token = int(2**20 * workers / lengths.sum() * 3)
-        monkeypatch.setattr(dataset, "BYTES_PER_TOKEN", bytes_per_token)
     trainer = ray.train.torch.TorchTrainer(
-        _StreamedWorker(dataset.BYTES_PER_TOKEN),
-        train_loop_config={"lengths": lengths, "folder": str(tmp_path), "shard_memory": 1},
+        _note_rows,
+        train_loop_config={"lengths": lengths, "folder": str(tmp_path)},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 2 / workers}),
         run_config=ray.train.RunConfig(storage_path=str(tmp_path / "ray")),
-        datasets={"train": encoded},
+        datasets={"train": dataset.make_dataset(sentences, vocab)},
         dataset_config=dataset.whole_dataset_config(),
     )
     trainer.fit()
@@ -232,15 +220,22 @@ def test_every_sentence_is_seen_once_an_epoch(tmp_path, monkeypatch, workers: in
     assert max(tokens) < 1.05 * min(tokens)
 
 
-class _StreamedWorker:
-    """`_note_rows` with the driver's idea of how much a token weighs."""
-
-    def __init__(self, bytes_per_token: int) -> None:
-        self.bytes_per_token = bytes_per_token
-
-    def __call__(self, settings) -> None:
-        dataset.BYTES_PER_TOKEN = self.bytes_per_token
-        _note_rows(settings)
+def test_a_training_set_larger_than_its_memory_is_streamed(run, data_dir, tmp_path, monkeypatch) -> None:
+    """In windows of 48 of the 203 sentences; one worker sees what two see, and no file stays behind."""
+    _, _, whole = run
+    monkeypatch.setattr(stream, "plan_window", lambda lengths_N, config: 48)
+    histories = []
+    for workers in (1, 2):
+        path = tmp_path / str(workers)
+        fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(path), "train_epochs": 3}
+        result, _ = train(Config().with_fields(**fields, num_workers=workers))
+        histories.append(run_directory.read_history(path))
+        assert result["dev"]["entity"]["f1"] > 0.1
+        assert not [file for file in path.iterdir() if file.name.startswith(".")]
+    assert [record["steps"] for record in histories[0]] == [5, 5, 5] == [record["steps"] for record in whole]
+    one, two = ([record["train_loss"] for record in records] for records in histories)
+    assert one == pytest.approx(two, rel=1e-3)
+    assert one != pytest.approx([record["train_loss"] for record in whole], rel=1e-3), "other batches"
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
