@@ -59,21 +59,21 @@ def iter_windows(
     """What `rank` owns of each window, in order."""
     file = pq.ParquetFile(path)
 
-    def read(number: int) -> tuple[np.ndarray, Encoded]:
+    def read(number: int) -> tuple[Encoded, np.ndarray]:
         start = number * window
         rows = np.flatnonzero(deal(lengths_N[start : start + window], world_size) == rank) + start
         table = file.read_row_group(number * world_size + rank, use_threads=False)
         ids = (table[name].to_numpy() for name in SCHEMA.names)
-        return rows, Encoded._make([*ids, lengths_N[rows]])
+        return Encoded._make([*ids, lengths_N[rows]]), rows
 
     with file, ThreadPoolExecutor(1, "window") as thread:
         numbers = range(-(-len(lengths_N) // window))
         ahead = thread.submit(read, 0)
         for number in numbers:
-            rows, encoded = ahead.result()
+            shard = Shard(*ahead.result(), device=device)
             if number + 1 in numbers:
                 ahead = thread.submit(read, number + 1)
-            yield Shard(encoded, rows, device=device)
+            yield shard
 
 
 def _encode(sentences: Sequence[Sentence], vocab: Vocab) -> list[np.ndarray]:

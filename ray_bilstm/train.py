@@ -140,7 +140,11 @@ def _encode(job: Job, corpus: Corpus, vocab: Vocab) -> dict[str, ray.data.Datase
     splits = corpus.splits
     if job.window:
         path, lengths_N, workers = job.path / run_directory.STREAM, job.lengths["train"], job.config.run.num_workers
-        stream.write_windows(path, splits.pop("train"), vocab, lengths_N, window=job.window, world_size=workers)
+        try:
+            stream.write_windows(path, splits.pop("train"), vocab, lengths_N, window=job.window, world_size=workers)
+        except OSError as error:
+            expected = "room there for a training set larger than --shard-memory"
+            raise run_directory.RunError(f"{path}: got {error.strerror or error}, expected {expected}") from error
     return {split: dataset.make_dataset(sentences, vocab) for split, sentences in splits.items()}
 
 

@@ -14,7 +14,7 @@ WORLDS = (1, 2, 3, 8)
 
 
 @pytest.fixture
-def sentences(sentences):
+def corpus(sentences):
     return sentences * 9
 
 
@@ -30,20 +30,20 @@ def shards_of(path, sentences, *, window, world_size):
 
 @pytest.mark.parametrize("window", [1, 4, 64, 1000])
 @pytest.mark.parametrize("world_size", WORLDS)
-def test_every_rank_reads_its_sentences_of_each_window(sentences, vocab, tmp_path, monkeypatch, window, world_size):
+def test_every_rank_reads_its_sentences_of_each_window(corpus, vocab, tmp_path, monkeypatch, window, world_size):
     """Windows smaller than the number of ranks, and larger than the corpus, too."""
     monkeypatch.setattr(stream, "ENCODED_ROWS", 7)
-    lengths = lengths_of(sentences)
+    lengths = lengths_of(corpus)
     path = tmp_path / "train.parquet"
-    stream.write_windows(path, sentences, vocab, lengths, window=window, world_size=world_size)
-    count = -(-len(sentences) // window)
+    stream.write_windows(path, corpus, vocab, lengths, window=window, world_size=world_size)
+    count = -(-len(corpus) // window)
     assert pq.ParquetFile(path).num_row_groups == count * world_size
-    ranks = shards_of(path, sentences, window=window, world_size=world_size)
+    ranks = shards_of(path, corpus, window=window, world_size=world_size)
     assert [len(shards) for shards in ranks] == [count] * world_size
     for number in range(count):
         rows = np.concatenate([shards[number].rows for shards in ranks])
-        assert sorted(rows) == list(range(number * window, min((number + 1) * window, len(sentences))))
-    expected = vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences])
+        assert sorted(rows) == list(range(number * window, min((number + 1) * window, len(corpus))))
+    expected = vocab.encode([s.tokens for s in corpus], [s.tags for s in corpus])
     starts = np.cumsum(lengths) - lengths
     for shard in (shard for shards in ranks for shard in shards):
         index = [i for row in shard.rows for i in range(starts[row], starts[row] + lengths[row])]
@@ -52,12 +52,12 @@ def test_every_rank_reads_its_sentences_of_each_window(sentences, vocab, tmp_pat
 
 
 @pytest.mark.parametrize("world_size", WORLDS)
-def test_an_epoch_holds_every_sentence_once_in_the_same_steps(sentences, vocab, tmp_path, world_size):
-    lengths = lengths_of(sentences)
+def test_an_epoch_holds_every_sentence_once_in_the_same_steps(corpus, vocab, tmp_path, world_size):
+    lengths = lengths_of(corpus)
     window, path = 24, tmp_path / "train.parquet"
 
     def steps(world_size):
-        stream.write_windows(path, sentences, vocab, lengths, window=window, world_size=world_size)
+        stream.write_windows(path, corpus, vocab, lengths, window=window, world_size=world_size)
         ranks = []
         for rank in range(world_size):
             place = {"rank": rank, "world_size": world_size}
@@ -77,13 +77,13 @@ def test_an_epoch_holds_every_sentence_once_in_the_same_steps(sentences, vocab, 
 
     for epoch, alone in zip(steps(world_size), steps(1), strict=True):
         assert epoch == alone
-        assert sorted(row for rows in epoch for row in rows) == list(range(len(sentences)))
+        assert sorted(row for rows in epoch for row in rows) == list(range(len(corpus)))
 
 
-def test_leaving_an_epoch_early_ends_the_reader(sentences, vocab, tmp_path):
+def test_leaving_an_epoch_early_ends_the_reader(corpus, vocab, tmp_path):
     path = tmp_path / "train.parquet"
-    stream.write_windows(path, sentences, vocab, lengths_of(sentences), window=8, world_size=1)
-    windows = stream.iter_windows(path, lengths_of(sentences), window=8, rank=0, world_size=1, device=CPU)
+    stream.write_windows(path, corpus, vocab, lengths_of(corpus), window=8, world_size=1)
+    windows = stream.iter_windows(path, lengths_of(corpus), window=8, rank=0, world_size=1, device=CPU)
     next(windows)
     windows.close()
     path.unlink()
