@@ -198,7 +198,7 @@ def _note_rows(settings) -> None:
 
 def test_every_sentence_is_seen_once_an_epoch(tmp_path) -> None:
     workers = 8
-    sentences = [s for part in (sample_corpus().train,) for s in part for _ in range(6)][:3821]
+    sentences = [sentence for sentence in sample_corpus().train for _ in range(6)][:3821]
     lengths = np.array([len(s.tokens) for s in sentences], np.int32)
     vocab = Vocab.build(sentences, scheme="BMES", bigram_min_count=2)
     trainer = ray.train.torch.TorchTrainer(
@@ -221,20 +221,20 @@ def test_every_sentence_is_seen_once_an_epoch(tmp_path) -> None:
 
 
 def test_a_training_set_larger_than_its_memory_is_streamed(run, data_dir, tmp_path, monkeypatch) -> None:
-    """In windows of 48 of the 203 sentences; one worker sees what two see, and no file stays behind."""
+    """In windows of 96 of the 203 sentences; one worker sees what two see, and no file stays behind."""
     _, _, whole = run
-    monkeypatch.setattr(stream, "plan_window", lambda lengths_N, config: 48)
+    monkeypatch.setattr(stream, "plan_window", lambda lengths_N, config: 96)
     histories = []
     for workers in (1, 2):
         path = tmp_path / str(workers)
         fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(path), "train_epochs": 3}
-        result, _ = train(Config().with_fields(**fields, num_workers=workers))
+        train(Config().with_fields(**fields, num_workers=workers))
         histories.append(run_directory.read_history(path))
-        assert result["dev"]["entity"]["f1"] > 0.1
         assert not [file for file in path.iterdir() if file.name.startswith(".")]
     assert [record["steps"] for record in histories[0]] == [5, 5, 5] == [record["steps"] for record in whole]
     one, two = ([record["train_loss"] for record in records] for records in histories)
     assert one == pytest.approx(two, rel=1e-3)
+    assert one[-1] < one[0]
     assert one != pytest.approx([record["train_loss"] for record in whole], rel=1e-3), "other batches"
 
 
