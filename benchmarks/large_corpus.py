@@ -4,7 +4,8 @@
 python benchmarks/large_corpus.py                            # about an hour on 2 cores
 python benchmarks/large_corpus.py --sentences 200000 --part 20000 --rounds 1
 
-The corpus is made by the generator of the embedded sample, about 35 characters a sentence, in BMES columns. Parts:
+The corpus is made by the generator of the embedded sample, about 35 characters a sentence, in BMES columns,
+in a temporary folder, or in that of `--data-dir`, where the next run finds it again. Parts:
 
 - `--part` sentences, read and encoded in one process: characters a CPU second.
 - `--part` sentences, one epoch of rank 0 of 2, which has half of each batch of 64, in one process of one thread: in
@@ -121,6 +122,8 @@ def training(folder, size, shard_memory):
     vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=config.data.bigram_min_count)
     lengths = np.array([len(sentence.tokens) for sentence in corpus.train], np.int32)
     window = plan_window(lengths, config)
+    if shard_memory and not window:
+        sys.exit(f"half of {folder} fits in {shard_memory} MiB and would not be streamed: raise --part")
     place = {"rank": 0, "world_size": 2}
     if window:
         path = folder / f"{size}.parquet"
