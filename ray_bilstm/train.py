@@ -6,6 +6,7 @@ claim, starts the trainer, passes on the history as it grows, and writes the res
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import platform
@@ -13,7 +14,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import ray_bilstm
 from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, perf, report, run_directory, worker
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import CollectiveConfig
-from ray_bilstm.config import Config, ConfigError, iter_flags
+from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
 from ray_bilstm.corpus import Corpus, read_corpus
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.sample import sample_corpus
@@ -38,15 +39,29 @@ from ray_bilstm.worker import Job, Outcome
 Record = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the runs of a search have in common, made once before the first of them starts."""
+
+    corpus: Corpus
+    datasets: dict[str, ray.data.Dataset]
+    """the splits, encoded"""
+    claim: cluster.Claim
+    """of a worker, small enough that runs at the same time fit side by side"""
+
+
 def train(
     config: Config,
     *,
+    shared: Shared | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
     on_start: Callable[[Corpus], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Path]:
     """Train, select on dev, score on test. Returns the content of result.json and the run directory.
 
     `on_start` gets the corpus before training, `on_epoch` each line of the history, both in the calling process.
+    A run of a search gets what it has in `shared` with others, and `callbacks` that run beside Ray Train's controller.
     Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError or TrainingError, with a sentence each.
     """
     started = time.time()
@@ -54,7 +69,7 @@ def train(
         given = run_directory.choose_path(config.run.output_dir, "")
         if run_directory.is_finished(given):
             return run_directory.read_result(given), given
-    result, job = _run(config, started, on_start=on_start, on_epoch=on_epoch)
+    result, job = _run(config, started, shared=shared, callbacks=callbacks, on_start=on_start, on_epoch=on_epoch)
     text = card.render_card(result, job.config.to_dict())
     for model in (run_directory.BEST, run_directory.LAST):
         checkpoint.write_file(job.path / model / checkpoint.CARD, text)
@@ -82,6 +97,8 @@ def _run(
     started: float,
     *,
     plan: perf.Plan | None = None,
+    shared: Shared | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
     on_start: Callable[[Corpus], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Job]:
@@ -89,12 +106,13 @@ def _run(
     if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
         run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
     data = config.data
-    corpus = sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
+    corpus = shared.corpus if shared else load_corpus(data)
     if on_start:
         on_start(corpus)
     read = time.time()
     connect(config)
     chosen, claim, config = fit_to_cluster(config)
+    claim = shared.claim if shared else claim
     name = f"{config.run.num_workers}p-{chosen.name}"
     path = run_directory.choose_path(config.run.output_dir, f"perf-{name}" if plan else name)
     run_directory.open_run(path, config)
@@ -115,9 +133,9 @@ def _run(
         lengths={split: np.array(part, np.int32) for split, part in lengths.items()},
         plan=plan,
     )
-    datasets = {split: dataset.make_dataset(sentences, scored) for split, sentences in corpus.splits.items()}
+    datasets = shared.datasets if shared else encode(corpus, scored)
     encoded = time.time()
-    outcome = _run_workers(job, claim, datasets, on_epoch)
+    outcome = _run_workers(job, claim, datasets, callbacks, on_epoch)
 
     seconds = {
         "startup": connected - read + outcome.entered - encoded,
@@ -128,6 +146,16 @@ def _run(
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
     return _describe(job, corpus) | outcome.figures | {"seconds": seconds} | first_step, job
+
+
+def load_corpus(data: DataConfig) -> Corpus:
+    """The corpus of the settings. Raises CorpusError."""
+    return sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
+
+
+def encode(corpus: Corpus, vocab: Vocab) -> dict[str, ray.data.Dataset]:
+    """Every split, through Ray Data; `vocab` knows the tags of all of them."""
+    return {split: dataset.make_dataset(sentences, vocab) for split, sentences in corpus.splits.items()}
 
 
 def connect(config: Config) -> None:
@@ -202,6 +230,7 @@ def make_trainer(
     num_workers: int,
     claim: cluster.Claim,
     storage: Path,
+    callbacks: Sequence[ray.train.UserCallback] = (),
     **datasets: Any,
 ) -> ray.train.torch.TorchTrainer:
     """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend."""
@@ -215,6 +244,7 @@ def make_trainer(
         run_config=ray.train.RunConfig(
             name=f"{function.__name__}-{time.time_ns()}",
             storage_path=str(storage),
+            callbacks=list(callbacks),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
@@ -227,6 +257,7 @@ def _run_workers(
     job: Job,
     claim: cluster.Claim,
     datasets: dict[str, ray.data.Dataset],
+    callbacks: Sequence[ray.train.UserCallback],
     on_epoch: Callable[[Record], None] | None,
 ) -> Outcome:
     """Fit a TorchTrainer; what rank 0 returns."""
@@ -238,6 +269,7 @@ def _run_workers(
         num_workers=job.config.run.num_workers,
         claim=claim,
         storage=storage,
+        callbacks=callbacks,
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),
     )

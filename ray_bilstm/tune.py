@@ -1,0 +1,306 @@
+"""Seeds x batch sizes, or any other settings -> Ray Tune -> an ordinary run directory a trial -> a study.
+
+Every trial is a run of `train.train` with a TorchTrainer of its own, driven from a process that claims next to nothing.
+How many run at a time is worked out beforehand, so that their claims fit side by side; the corpus is read and encoded
+once, before the first of them, so that no Ray Data task waits for a CPU that a worker holds. What ran is told from the
+run directories alone: a search that was interrupted is started anew, and each trial goes on from where it stands there.
+
+    search(config, Plan(seeds=(1, 2, 3), axes=parse_axes(["batch_size=16,64"])))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.tune
+import ray.util.state
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.search import Repeater
+from ray.tune.search.repeater import TRIAL_INDEX
+
+from ray_bilstm import cluster, run_directory, search_directory, train
+from ray_bilstm.config import Config, ConfigError
+from ray_bilstm.corpus import Corpus
+from ray_bilstm.run_directory import RunError
+from ray_bilstm.search_directory import trial_path
+from ray_bilstm.space import Axis, Choices, Plan, Trial, rounded
+from ray_bilstm.study import FAILED, FINISHED, STOPPED, UNFINISHED
+from ray_bilstm.vocab import Vocab
+
+EPOCH, SCORE = "epoch", "dev_entity_f1"
+REDUCTION = 3
+"""ASHA lets a third of the trials pass each of its epochs."""
+QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"}
+INTERRUPTIBLE = {"TUNE_DISABLE_SIGINT_HANDLER": "1"}
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """What every trial is told."""
+
+    config: Config
+    plan: Plan
+    path: Path
+    trials: list[Trial]
+    """of a grid or random search: those to run"""
+    shared: dict[int, train.Shared]
+    """by `bigram_min_count`"""
+
+    def trial(self, parameters: Record) -> Trial:
+        """What Ray Tune's `parameters` stand for."""
+        if "number" in parameters:
+            return self.trials[parameters["number"]]
+        config = {
+            name: parameters[name] if isinstance(axis, Choices) or axis.whole else rounded(parameters[name], axis)
+            for name, axis in self.plan.axes.items()
+        }
+        return Trial(config, self.plan.seeds[parameters[TRIAL_INDEX]])
+
+
+def search(
+    config: Config,
+    plan: Plan,
+    *,
+    on_start: Callable[[Corpus], None] | None = None,
+    on_plan: Callable[[int, int], None] | None = None,
+    on_trial: Callable[[Record], None] | None = None,
+) -> tuple[Record, Path]:
+    """Run all trials of `plan`, each with the other settings of `config`. Returns the study and its directory.
+
+    `on_start` gets the corpus, `on_plan` the number of trials to run and of those at a time, `on_trial` each that has
+    ended, as the study has it. A trial that fails does not end the search. Raises what `train.train` raises, and
+    RunError where no trial has finished.
+    """
+    _check(config, plan)
+    if config.run.output_dir is not None:
+        search_directory.check_search(run_directory.choose_path(config.run.output_dir, ""), config, plan)
+    corpus = train.load_corpus(config.data)
+    if on_start:
+        on_start(corpus)
+    train.connect(config)
+    chosen, _, config = train.fit_to_cluster(config)
+    path = run_directory.choose_path(config.run.output_dir, f"search-{config.run.num_workers}p-{chosen.name}")
+    trials = [] if plan.search == "optuna" else [t for t in plan.trials() if not _is_settled(path, t, plan)]
+    count = plan.samples * len(plan.seeds) if plan.search == "optuna" else len(trials)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    at_a_time, claim = cluster.plan_trials(
+        chosen, config.run.num_workers, nodes, most=max(1, count), asked=plan.max_concurrent
+    )
+    if plan.scheduler == "asha":
+        _require_dashboard()
+    search_directory.open_search(path, config, plan)
+    if on_plan:
+        on_plan(count, at_a_time)
+    if count:
+        shared = _encode(corpus, config, plan, claim)
+        _run_trials(Search(config=config, plan=plan, path=path, trials=trials, shared=shared), at_a_time, on_trial)
+    study = search_directory.write_study(path)
+    if study["best"] is None:
+        reason = next((trial["reason"] for trial in study["trials"] if trial["reason"]), "all were stopped")
+        raise RunError(f"{path}: no trial has finished: {reason}")
+    return study, path
+
+
+def _check(config: Config, plan: Plan) -> None:
+    """Raises ConfigError for what a search cannot do."""
+    if config.run.overwrite:
+        raise ConfigError("overwrite is True: a search replaces none; choose another --output-dir, or pass --resume")
+    if plan.scheduler == "asha" and plan.grace_epochs >= _most_epochs(config, plan):
+        raise ConfigError(
+            f"grace_epochs is {plan.grace_epochs}: expected less than the {_most_epochs(config, plan)} train_epochs"
+        )
+    if plan.search == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise ConfigError("--search optuna needs optuna, which is not installed: pip install 'ray_bilstm[optuna]'")
+    varying = [dict.fromkeys(plan.axes, None)] if plan.search == "optuna" else plan.configurations()
+    for values in varying:
+        config.with_fields(**{name: value for name, value in values.items() if value is not None})
+
+
+def _most_epochs(config: Config, plan: Plan) -> int:
+    axis = plan.axes.get("train_epochs", Choices((config.training.train_epochs,)))
+    return int(max(axis.values) if isinstance(axis, Choices) else axis.high)
+
+
+def _is_settled(path: Path, trial: Trial, plan: Plan) -> bool:
+    """Whether nothing is left to do. ASHA is told what ended trials scored, so that it goes on with its comparisons."""
+    return plan.scheduler == "none" and run_directory.is_finished(trial_path(path, trial))
+
+
+def _encode(corpus: Corpus, config: Config, plan: Plan, claim: cluster.Claim) -> dict[int, train.Shared]:
+    axis = plan.axes.get("bigram_min_count", Choices((config.data.bigram_min_count,)))
+    shared = {}
+    for count in axis.values if isinstance(axis, Choices) else ():
+        vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=count)
+        datasets = train.encode(corpus, vocab.with_tags_of([*corpus.dev, *corpus.test]))
+        shared[count] = train.Shared(corpus=corpus, datasets=datasets, claim=claim)
+    return shared
+
+
+def _run_trials(search: Search, at_a_time: int, on_trial: Callable[[Record], None] | None) -> None:
+    plan, scheduler = search.plan, None
+    if plan.scheduler == "asha":
+        scheduler = ray.tune.schedulers.ASHAScheduler(
+            time_attr=EPOCH,
+            metric=SCORE,
+            mode="max",
+            max_t=_most_epochs(search.config, plan),
+            grace_period=plan.grace_epochs,
+            reduction_factor=REDUCTION,
+        )
+    strategy: Record = {"max_concurrent_trials": at_a_time, "scheduler": scheduler}
+    space = {"number": ray.tune.grid_search(list(range(len(search.trials))))}
+    if plan.search == "optuna":
+        space, strategy = {}, strategy | _optuna(search)
+    for name, value in {**QUIET, **INTERRUPTIBLE}.items():
+        os.environ.setdefault(name, value)
+    driven = ray.tune.with_resources(ray.tune.with_parameters(run_trial, search=search), {"CPU": cluster.DRIVER_SHARE})
+    tuner = ray.tune.Tuner(
+        driven,
+        param_space=space,
+        tune_config=ray.tune.TuneConfig(**strategy),
+        run_config=ray.tune.RunConfig(
+            name="trials",
+            storage_path=str(search.path / search_directory.TUNE),
+            callbacks=[_Notes(search, on_trial)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(search.path / search_directory.TUNE, ignore_errors=True)
+    for folder in (search.path / search_directory.TRIALS).glob("*/.ray"):  # of trials that were stopped
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_dashboard() -> None:
+    """Ray frees the workers of a stopped trial through its dashboard: without, later trials would wait for ever."""
+    try:
+        ray.util.state.list_nodes(limit=1)
+    except ray.util.state.exception.RayStateApiException as error:
+        raise cluster.ClusterError(
+            "--scheduler asha needs Ray's dashboard, and this cluster has none: start it with `ray start --head"
+            " --include-dashboard=true`, or choose --scheduler none"
+        ) from error
+
+
+def _optuna(search: Search) -> Record:
+    """Optuna suggests a configuration, which is run with all seeds and judged by their mean. What ran before is
+    suggested first."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    plan, earlier = search.plan, []
+    with contextlib.suppress(RunError):
+        for trial in search_directory.read_trials(search.path):
+            if trial["config"] not in earlier:
+                earlier.append(trial["config"])
+    suggests = OptunaSearch(
+        {name: _domain(axis) for name, axis in plan.axes.items()},
+        points_to_evaluate=earlier or None,
+        metric=SCORE,
+        mode="max",
+        seed=plan.seeds[0],
+    )
+    samples = max(plan.samples, len(earlier)) * len(plan.seeds)
+    return {"search_alg": Repeater(suggests, repeat=len(plan.seeds)), "num_samples": samples}
+
+
+def _domain(axis: Axis) -> Any:
+    if isinstance(axis, Choices):
+        return ray.tune.choice(list(axis.values))
+    if axis.whole:
+        return (ray.tune.lograndint if axis.log else ray.tune.randint)(int(axis.low), int(axis.high) + 1)
+    return (ray.tune.loguniform if axis.log else ray.tune.uniform)(axis.low, axis.high)
+
+
+# in the process of a trial --------------------------------------------------------------------------------------------
+
+
+def run_trial(parameters: Record, *, search: Search) -> None:
+    """One trial: what it scored in an earlier attempt, and then the rest of its epochs."""
+    trial = search.trial(parameters)
+    path = trial_path(search.path, trial)
+    settings = {**trial.config, "seed": trial.seed, "output_dir": str(path), "resume": True}
+    config = search.config.with_fields(**settings)
+    epochs = config.training.train_epochs
+    with _alone(search, trial):
+        for record in run_directory.read_history(path):
+            if record["epoch"] < epochs:
+                ray.tune.report({EPOCH: record["epoch"], SCORE: record["dev"]["entity"]["f1"]})
+        if _status(path) == STOPPED:
+            return
+        result, _ = train.train(config, shared=search.shared[config.data.bigram_min_count], callbacks=[_Report(epochs)])
+    ray.tune.report({EPOCH: epochs, SCORE: result["dev"]["entity"]["f1"]})
+
+
+@contextlib.contextmanager
+def _alone(search: Search, trial: Trial) -> Iterator[None]:
+    """Optuna may suggest the same twice: the second waits, and then finds the result."""
+    with (search.path / search_directory.TUNE / f"{trial.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class _Report(TuneReportCallback):  # type: ignore[misc]
+    """Passes every epoch but the last on to Ray Tune: that one ends with the result, and must not be cut short."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def after_report(self, run_context: Any, metrics: list[Record], checkpoint: Any) -> None:
+        if metrics[0][EPOCH] < self.epochs:
+            super().after_report(run_context, metrics, checkpoint)
+
+
+# in the process of the search -----------------------------------------------------------------------------------------
+
+
+class _Notes(ray.tune.Callback):  # type: ignore[misc]
+    """Writes down how trials stand."""
+
+    def __init__(self, search: Search, on_trial: Callable[[Record], None] | None) -> None:
+        self.search, self.on_trial = search, on_trial
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        known = self.search.trial(trial.config)
+        if _status(trial_path(self.search.path, known)) != STOPPED:
+            search_directory.write_status(self.search.path, known, UNFINISHED)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        known = self.search.trial(trial.config)
+        finished = run_directory.is_finished(trial_path(self.search.path, known))
+        self._end(known, FINISHED if finished else STOPPED)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end(self.search.trial(trial.config), FAILED, explain(trial.get_pickled_error()))
+
+    def _end(self, trial: Trial, status: str, reason: str | None = None) -> None:
+        search_directory.write_status(self.search.path, trial, status, reason)
+        record = search_directory.read_trial(trial_path(self.search.path, trial))
+        if self.on_trial and record:
+            self.on_trial(record)
+
+
+def _status(path: Path) -> str | None:
+    trial = search_directory.read_trial(path)
+    return str(trial["status"]) if trial else None
+
+
+def explain(error: BaseException | None) -> str:
+    """One sentence for why a trial failed."""
+    if error is None or isinstance(error, ray.exceptions.RayActorError):
+        return "the process that drove the trial died: killed, or out of memory"
+    cause = getattr(error, "cause", None) or error
+    line = str(cause).strip().split("\n")[-1]
+    return line if type(cause).__module__.startswith("ray_bilstm.") else f"{type(cause).__name__}: {line}"
