@@ -67,18 +67,17 @@ def plan_trials(
     the arithmetic, where not even one trial fits, or not as many as asked.
     """
     plan_claim(accelerator, num_workers, nodes)
-    fit = max(1, min(most, count_accelerators(accelerator, nodes) // num_workers))
-    trials = asked or fit
+    trials = asked or max(1, min(most, count_accelerators(accelerator, nodes) // num_workers))
     left = [{**node, "CPU": max(0.0, node.get("CPU", 0.0) - trials * DRIVER_SHARE)} for node in nodes]
-    try:
-        return trials, plan_claim(accelerator, trials * num_workers, left)
-    except ClusterError as error:
-        if asked and num_workers * asked > num_workers:
-            raise ClusterError(
-                f"--max-concurrent {asked} trials x --num-workers {num_workers} = {asked * num_workers} workers:"
-                f" {error}, or lower --max-concurrent"
-            ) from error
-        raise
+    held = count_accelerators(accelerator, nodes)
+    if accelerator.name == "cpu":
+        held = _fit([node["CPU"] for node in left], SMALLEST_CPU_SHARE)
+    if trials > 1 and trials * num_workers > held:
+        raise ClusterError(
+            f"--max-concurrent {trials} x --num-workers {num_workers} = {trials * num_workers} workers do not fit:"
+            f" the cluster holds {held}. Lower --max-concurrent to {held // num_workers}, or add nodes"
+        )
+    return trials, plan_claim(accelerator, trials * num_workers, left)
 
 
 def _fit(cores: Sequence[float], share: float) -> int:

@@ -23,10 +23,10 @@ from typing import Any
 import ray
 import ray.train
 import ray.tune
-import ray.util.state
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Repeater
 from ray.tune.search.repeater import TRIAL_INDEX
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ray_bilstm import cluster, run_directory, search_directory, train
 from ray_bilstm.config import Config, ConfigError
@@ -98,8 +98,6 @@ def search(
     at_a_time, claim = cluster.plan_trials(
         chosen, config.run.num_workers, nodes, most=max(1, count), asked=plan.max_concurrent
     )
-    if plan.scheduler == "asha":
-        _require_dashboard()
     search_directory.open_search(path, config, plan)
     if on_plan:
         on_plan(count, at_a_time)
@@ -183,17 +181,6 @@ def _run_trials(search: Search, at_a_time: int, on_trial: Callable[[Record], Non
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _require_dashboard() -> None:
-    """Ray frees the workers of a stopped trial through its dashboard: without, later trials would wait for ever."""
-    try:
-        ray.util.state.list_nodes(limit=1)
-    except ray.util.state.exception.RayStateApiException as error:
-        raise cluster.ClusterError(
-            "--scheduler asha needs Ray's dashboard, and this cluster has none: start it with `ray start --head"
-            " --include-dashboard=true`, or choose --scheduler none"
-        ) from error
-
-
 def _optuna(search: Search) -> Record:
     """Optuna suggests a configuration, which is run with all seeds and judged by their mean. What ran before is
     suggested first."""
@@ -239,8 +226,20 @@ def run_trial(parameters: Record, *, search: Search) -> None:
                 ray.tune.report({EPOCH: record["epoch"], SCORE: record["dev"]["entity"]["f1"]})
         if _status(path) == STOPPED:
             return
-        result, _ = train.train(config, shared=search.shared[config.data.bigram_min_count], callbacks=[_Report(epochs)])
+        shared = search.shared[config.data.bigram_min_count]
+        try:
+            result, _ = train.train(config, shared=shared, callbacks=[_Report(epochs)])
+        except Exception as error:
+            if _status(path) != STOPPED:  # else its workers were taken away
+                search_directory.write_status(search.path, trial, FAILED, _explain(error))
+            raise
     ray.tune.report({EPOCH: epochs, SCORE: result["dev"]["entity"]["f1"]})
+
+
+def _explain(error: Exception) -> str:
+    """One sentence for why a trial failed."""
+    line = str(error).strip().split("\n")[-1]
+    return line if type(error).__module__.startswith("ray_bilstm.") else f"{type(error).__name__}: {line}"
 
 
 @contextlib.contextmanager
@@ -280,27 +279,34 @@ class _Notes(ray.tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         known = self.search.trial(trial.config)
         finished = run_directory.is_finished(trial_path(self.search.path, known))
-        self._end(known, FINISHED if finished else STOPPED)
+        search_directory.write_status(self.search.path, known, FINISHED if finished else STOPPED)
+        self._end(known, trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(self.search.trial(trial.config), FAILED, explain(trial.get_pickled_error()))
+        known = self.search.trial(trial.config)
+        if _status(trial_path(self.search.path, known)) == UNFINISHED:  # it could not say why
+            reason = "the process that drove the trial died: killed, or out of memory"
+            search_directory.write_status(self.search.path, known, FAILED, reason)
+        self._end(known, trial)
 
-    def _end(self, trial: Trial, status: str, reason: str | None = None) -> None:
-        search_directory.write_status(self.search.path, trial, status, reason)
-        record = search_directory.read_trial(trial_path(self.search.path, trial))
+    def _end(self, known: Trial, trial: Any) -> None:
+        _free_workers(trial)
+        record = search_directory.read_trial(trial_path(self.search.path, known))
         if self.on_trial and record:
             self.on_trial(record)
+
+
+def _free_workers(trial: Any) -> None:
+    """Remove the placement group of a trial's workers, which outlives a trial that was stopped.
+
+    Ray Train has a process that looks after that, through the dashboard: without one, or with two Ray clusters on this
+    machine, later trials would wait for ever.
+    """
+    group = (trial.last_result or {}).get("placement_group")
+    if group:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
 
 
 def _status(path: Path) -> str | None:
     trial = search_directory.read_trial(path)
     return str(trial["status"]) if trial else None
-
-
-def explain(error: BaseException | None) -> str:
-    """One sentence for why a trial failed."""
-    if error is None or isinstance(error, ray.exceptions.RayActorError):
-        return "the process that drove the trial died: killed, or out of memory"
-    cause = getattr(error, "cause", None) or error
-    line = str(cause).strip().split("\n")[-1]
-    return line if type(cause).__module__.startswith("ray_bilstm.") else f"{type(cause).__name__}: {line}"
