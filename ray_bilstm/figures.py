@@ -6,18 +6,15 @@ Pure functions of the content of study.json, like `report.py`: the same study gi
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_bilstm.report import MISSING, tick_text, ticks
 from ray_bilstm.study import FINISHED, MEASURES, STOPPED
 
 COLOURS = ("#2f6f9f", "#c4622d", "#3d8b57", "#8a5aa8", "#b08a1e", "#4f4f4f", "#a33a55", "#2a9d9d")
-WIDTH, LEFT, RIGHT, TOP = 760.0, 60.0, 740.0, 40.0
-STYLE = (
-    "text{font:12px sans-serif;fill:#333}.soft{fill:#777}.grid{stroke:#ddd}"
-    "svg{background:#fff}polyline{fill:none;stroke-width:1.5}"
-)
+WIDTH, LEFT, RIGHT, TOP, ROW = 760.0, 60.0, 740.0, 40.0, 64.0
+STYLE = "text{font:12px sans-serif;fill:#333}polyline{fill:none;stroke-width:1.5}"
 
 
 def label(config: Mapping[str, Any]) -> str:
@@ -85,32 +82,39 @@ def draw_scores(study: Mapping[str, Any]) -> str:
     rows = [configuration for configuration in study["configurations"] if configuration["seeds"]]
     finished = [trial for trial in study["trials"] if trial["status"] == FINISHED]
     values = [trial["result"][split]["entity"]["f1"] for trial in finished for split in ("dev", "test")]
-    bottom = TOP + 44.0 * max(len(rows), 1)
+    bottom = TOP + ROW * max(len(rows), 1)
     if not values:
         return _svg(bottom + 40, "Entity F1 by configuration", ['<text x="60" y="60">No trial has finished.</text>'])
     marks, step = ticks(min(values), max(values), 6, outward=True)
 
     def at(value: float) -> float:
-        return 260 + (RIGHT - 260) * (value - marks[0]) / (marks[-1] - marks[0])
+        return LEFT + (RIGHT - LEFT) * (value - marks[0]) / (marks[-1] - marks[0])
 
     parts = [
-        f'<line class="grid" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{TOP}" y2="{bottom:.1f}"/>'
+        f'<line stroke="#ddd" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{TOP}" y2="{bottom:.1f}"/>'
         f'<text x="{at(mark):.1f}" y="{bottom + 18:.1f}" text-anchor="middle">{tick_text(mark, step)}</text>'
         for mark in marks
     ]
     for place, row in enumerate(rows):
-        middle = TOP + 44.0 * place + 22.0
+        top = TOP + ROW * place
         name = html.escape(label(row["config"]))
-        parts.append(f'<text x="8" y="{middle + 4:.1f}">{name}</text>')
-        for offset, split, colour in ((-8.0, "dev", COLOURS[0]), (8.0, "test", COLOURS[1])):
+        parts.append(f'<text x="{LEFT}" y="{top + 16:.1f}">{name}</text>')
+        for offset, split, colour in ((30.0, "dev", COLOURS[0]), (46.0, "test", COLOURS[1])):
             own = [trial for trial in finished if trial["config"] == row["config"]]
-            parts += _dots(own, row, split, colour, middle + offset, at)
+            parts += _dots(own, row, split, colour, top + offset, at)
     keys = f'<tspan fill="{COLOURS[0]}">dev</tspan> and <tspan fill="{COLOURS[1]}">test</tspan>'
     title = f"Entity F1, {keys}: seeds, their mean and its 95 % interval"
     return _svg(bottom + 40, title, parts)
 
 
-def _dots(own: Sequence[Mapping[str, Any]], row: Mapping[str, Any], split: str, colour: str, y: float, at: Any) -> Any:
+def _dots(
+    own: Sequence[Mapping[str, Any]],
+    row: Mapping[str, Any],
+    split: str,
+    colour: str,
+    y: float,
+    at: Callable[[float], float],
+) -> Iterator[str]:
     found = row[split]["entity_f1"]
     low, high = (found["mean"], found["mean"]) if found["low95"] is None else (found["low95"], found["high95"])
     yield f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
@@ -138,7 +142,7 @@ def draw_curves(study: Mapping[str, Any]) -> str:
         return x, bottom - (bottom - TOP) * (value - marks[0]) / (marks[-1] - marks[0])
 
     parts = [
-        f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{at(1, mark)[1]:.1f}" y2="{at(1, mark)[1]:.1f}"/>'
+        f'<line stroke="#ddd" x1="{LEFT}" x2="{RIGHT}" y1="{at(1, mark)[1]:.1f}" y2="{at(1, mark)[1]:.1f}"/>'
         f'<text x="{LEFT - 6}" y="{at(1, mark)[1] + 4:.1f}" text-anchor="end">{tick_text(mark, step)}</text>'
         for mark in marks
     ]
