@@ -15,7 +15,10 @@ BATCH_SIZES = "16,32,64,128"
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(int(seed) for seed in text.split(","))
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers, such as 1,2,3") from None
 
 
 def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +26,13 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search")
     add = group.add_argument
     seeds = ",".join(map(str, plan.seeds))
-    add("--seeds", type=_seeds, default=plan.seeds, help=f"every configuration is run with each (default: {seeds})")
+    add(
+        "--seeds",
+        type=_seeds,
+        default=plan.seeds,
+        metavar="LIST",
+        help=f"every configuration is run with each (default: {seeds})",
+    )
     add("--batch-sizes", metavar="LIST", help=f"batch sizes to try (default: {BATCH_SIZES})")
     add(
         "--set",

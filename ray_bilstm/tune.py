@@ -40,8 +40,9 @@ from ray_bilstm.vocab import Vocab
 EPOCH, SCORE = "epoch", "dev_entity_f1"
 REDUCTION = 3
 """ASHA lets a third of the trials pass each of its epochs."""
-QUIET = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"}
-INTERRUPTIBLE = {"TUNE_DISABLE_SIGINT_HANDLER": "1"}
+QUIET = ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER")
+LOUD = ("RAY_AIR_NEW_OUTPUT", "TUNE_PRINT_ALL_TRIAL_ERRORS")
+"""Ray Tune prints nothing and leaves Ctrl-C alone when the former are 1 and the latter 0."""
 
 Record = dict[str, Any]
 
@@ -92,7 +93,9 @@ def search(
     train.connect(config)
     chosen, _, config = train.fit_to_cluster(config)
     path = run_directory.choose_path(config.run.output_dir, f"search-{config.run.num_workers}p-{chosen.name}")
-    trials = [] if plan.search == "optuna" else [t for t in plan.trials() if not _is_settled(path, t, plan)]
+    trials = [] if plan.search == "optuna" else plan.trials()
+    if plan.scheduler == "none":  # ASHA is told what finished trials scored, and goes on with its comparisons
+        trials = [trial for trial in trials if not run_directory.is_finished(trial_path(path, trial))]
     count = plan.samples * len(plan.seeds) if plan.search == "optuna" else len(trials)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     at_a_time, claim = cluster.plan_trials(
@@ -121,19 +124,11 @@ def _check(config: Config, plan: Plan) -> None:
         )
     if plan.search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise ConfigError("--search optuna needs optuna, which is not installed: pip install 'ray_bilstm[optuna]'")
-    varying = [dict.fromkeys(plan.axes, None)] if plan.search == "optuna" else plan.configurations()
-    for values in varying:
-        config.with_fields(**{name: value for name, value in values.items() if value is not None})
 
 
 def _most_epochs(config: Config, plan: Plan) -> int:
     axis = plan.axes.get("train_epochs", Choices((config.training.train_epochs,)))
     return int(max(axis.values) if isinstance(axis, Choices) else axis.high)
-
-
-def _is_settled(path: Path, trial: Trial, plan: Plan) -> bool:
-    """Whether nothing is left to do. ASHA is told what ended trials scored, so that it goes on with its comparisons."""
-    return plan.scheduler == "none" and run_directory.is_finished(trial_path(path, trial))
 
 
 def _encode(corpus: Corpus, config: Config, plan: Plan, claim: cluster.Claim) -> dict[int, train.Shared]:
@@ -161,8 +156,7 @@ def _run_trials(search: Search, at_a_time: int, on_trial: Callable[[Record], Non
     space = {"number": ray.tune.grid_search(list(range(len(search.trials))))}
     if plan.search == "optuna":
         space, strategy = {}, strategy | _optuna(search)
-    for name, value in {**QUIET, **INTERRUPTIBLE}.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(dict.fromkeys(QUIET, "1") | dict.fromkeys(LOUD, "0"))
     driven = ray.tune.with_resources(ray.tune.with_parameters(run_trial, search=search), {"CPU": cluster.DRIVER_SHARE})
     tuner = ray.tune.Tuner(
         driven,
@@ -182,8 +176,7 @@ def _run_trials(search: Search, at_a_time: int, on_trial: Callable[[Record], Non
 
 
 def _optuna(search: Search) -> Record:
-    """Optuna suggests a configuration, which is run with all seeds and judged by their mean. What ran before is
-    suggested first."""
+    """Optuna suggests configurations to be run with all seeds and judged by their mean; those that ran before first."""
     from ray.tune.search.optuna import OptunaSearch
 
     plan, earlier = search.plan, []
@@ -214,32 +207,33 @@ def _domain(axis: Axis) -> Any:
 
 
 def run_trial(parameters: Record, *, search: Search) -> None:
-    """One trial: what it scored in an earlier attempt, and then the rest of its epochs."""
+    """One trial; why it fails is noted beside its result."""
     trial = search.trial(parameters)
+    try:
+        with _alone(search, trial):
+            _run_rest(search, trial)
+    except Exception as error:
+        if _status(trial_path(search.path, trial)) != STOPPED:  # else its workers were taken away
+            line = str(error).strip().split("\n")[-1]
+            expected = type(error).__module__.startswith("ray_bilstm.")
+            reason = line if expected else f"{type(error).__name__}: {line}"
+            search_directory.write_status(search.path, trial, FAILED, reason)
+        raise
+
+
+def _run_rest(search: Search, trial: Trial) -> None:
+    """Report what the trial scored in an earlier attempt, then run the rest of its epochs."""
     path = trial_path(search.path, trial)
     settings = {**trial.config, "seed": trial.seed, "output_dir": str(path), "resume": True}
     config = search.config.with_fields(**settings)
     epochs = config.training.train_epochs
-    with _alone(search, trial):
-        for record in run_directory.read_history(path):
-            if record["epoch"] < epochs:
-                ray.tune.report({EPOCH: record["epoch"], SCORE: record["dev"]["entity"]["f1"]})
-        if _status(path) == STOPPED:
-            return
+    for record in run_directory.read_history(path):
+        if record["epoch"] < epochs:
+            ray.tune.report({EPOCH: record["epoch"], SCORE: record["dev"]["entity"]["f1"]})
+    if _status(path) != STOPPED:
         shared = search.shared[config.data.bigram_min_count]
-        try:
-            result, _ = train.train(config, shared=shared, callbacks=[_Report(epochs)])
-        except Exception as error:
-            if _status(path) != STOPPED:  # else its workers were taken away
-                search_directory.write_status(search.path, trial, FAILED, _explain(error))
-            raise
-    ray.tune.report({EPOCH: epochs, SCORE: result["dev"]["entity"]["f1"]})
-
-
-def _explain(error: Exception) -> str:
-    """One sentence for why a trial failed."""
-    line = str(error).strip().split("\n")[-1]
-    return line if type(error).__module__.startswith("ray_bilstm.") else f"{type(error).__name__}: {line}"
+        result, _ = train.train(config, shared=shared, callbacks=[_Report(epochs)])
+        ray.tune.report({EPOCH: epochs, SCORE: result["dev"]["entity"]["f1"]})
 
 
 @contextlib.contextmanager
