@@ -96,6 +96,12 @@ def read_trial(folder: Path) -> Record | None:
     return {**trial, "path": path, "result": result, "curve": curve, "dev_entity_f1": max(curve, default=0.0)}
 
 
+def read_status(folder: Path) -> str | None:
+    """How the trial in `folder` stands; None where there is none."""
+    trial = read_trial(folder)
+    return str(trial["status"]) if trial else None
+
+
 def read_trials(path: Path) -> list[Record]:
     """All trials of the search. Raises RunError where there are none."""
     found = [read_trial(folder) for folder in sorted((path / TRIALS).glob("*/"))]

@@ -11,63 +11,35 @@ run directories alone: a search that was interrupted is started anew, and each t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import fcntl
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.train
 import ray.tune
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Repeater
-from ray.tune.search.repeater import TRIAL_INDEX
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from ray_bilstm import cluster, run_directory, search_directory, train
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.run_directory import RunError
-from ray_bilstm.search_directory import trial_path
-from ray_bilstm.space import Axis, Choices, Plan, Trial, rounded
+from ray_bilstm.search_directory import read_status, trial_path
+from ray_bilstm.space import Axis, Choices, Plan, Trial
 from ray_bilstm.study import FAILED, FINISHED, STOPPED, UNFINISHED
+from ray_bilstm.trial import EPOCH, SCORE, Search, run_trial
 from ray_bilstm.vocab import Vocab
 
-EPOCH, SCORE = "epoch", "dev_entity_f1"
 REDUCTION = 3
-"""ASHA lets a third of the trials pass each of its epochs."""
+"""ASHA lets a third of the trials pass."""
 QUIET = ("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "TUNE_DISABLE_SIGINT_HANDLER")
 LOUD = ("RAY_AIR_NEW_OUTPUT", "TUNE_PRINT_ALL_TRIAL_ERRORS")
 """Ray Tune prints nothing and leaves Ctrl-C alone when the former are 1 and the latter 0."""
 
 Record = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Search:
-    """What every trial is told."""
-
-    config: Config
-    plan: Plan
-    path: Path
-    trials: list[Trial]
-    """of a grid or random search: those to run"""
-    shared: dict[int, train.Shared]
-    """by `bigram_min_count`"""
-
-    def trial(self, parameters: Record) -> Trial:
-        """What Ray Tune's `parameters` stand for."""
-        if "number" in parameters:
-            return self.trials[parameters["number"]]
-        config = {
-            name: parameters[name] if isinstance(axis, Choices) or axis.whole else rounded(parameters[name], axis)
-            for name, axis in self.plan.axes.items()
-        }
-        return Trial(config, self.plan.seeds[parameters[TRIAL_INDEX]])
 
 
 def search(
@@ -93,20 +65,16 @@ def search(
     train.connect(config)
     chosen, _, config = train.fit_to_cluster(config)
     path = run_directory.choose_path(config.run.output_dir, f"search-{config.run.num_workers}p-{chosen.name}")
-    trials = [] if plan.search == "optuna" else plan.trials()
-    if plan.scheduler == "none":  # ASHA is told what finished trials scored, and goes on with its comparisons
-        trials = [trial for trial in trials if not run_directory.is_finished(trial_path(path, trial))]
+    trials = _list_trials(plan, path)
     count = plan.samples * len(plan.seeds) if plan.search == "optuna" else len(trials)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    at_a_time, claim = cluster.plan_trials(
-        chosen, config.run.num_workers, nodes, most=max(1, count), asked=plan.max_concurrent
-    )
+    slots, claim = cluster.plan_trials(chosen, config.run.num_workers, nodes, most=count, asked=plan.max_concurrent)
     search_directory.open_search(path, config, plan)
     if on_plan:
-        on_plan(count, at_a_time)
+        on_plan(count, slots)
     if count:
         shared = _encode(corpus, config, plan, claim)
-        _run_trials(Search(config=config, plan=plan, path=path, trials=trials, shared=shared), at_a_time, on_trial)
+        _run_trials(Search(config=config, plan=plan, path=path, trials=trials, shared=shared), slots, on_trial)
     study = search_directory.write_study(path)
     if study["best"] is None:
         reason = next((trial["reason"] for trial in study["trials"] if trial["reason"]), "all were stopped")
@@ -126,6 +94,14 @@ def _check(config: Config, plan: Plan) -> None:
         raise ConfigError("--search optuna needs optuna, which is not installed: pip install 'ray_bilstm[optuna]'")
 
 
+def _list_trials(plan: Plan, path: Path) -> list[Trial]:
+    """Those to run of a grid or random search. To ASHA finished ones repeat what they scored, for its comparisons."""
+    trials = [] if plan.search == "optuna" else plan.trials()
+    if plan.scheduler == "asha":
+        return trials
+    return [trial for trial in trials if not run_directory.is_finished(trial_path(path, trial))]
+
+
 def _most_epochs(config: Config, plan: Plan) -> int:
     axis = plan.axes.get("train_epochs", Choices((config.training.train_epochs,)))
     return int(max(axis.values) if isinstance(axis, Choices) else axis.high)
@@ -141,7 +117,7 @@ def _encode(corpus: Corpus, config: Config, plan: Plan, claim: cluster.Claim) ->
     return shared
 
 
-def _run_trials(search: Search, at_a_time: int, on_trial: Callable[[Record], None] | None) -> None:
+def _run_trials(search: Search, slots: int, on_trial: Callable[[Record], None] | None) -> None:
     plan, scheduler = search.plan, None
     if plan.scheduler == "asha":
         scheduler = ray.tune.schedulers.ASHAScheduler(
@@ -152,7 +128,7 @@ def _run_trials(search: Search, at_a_time: int, on_trial: Callable[[Record], Non
             grace_period=plan.grace_epochs,
             reduction_factor=REDUCTION,
         )
-    strategy: Record = {"max_concurrent_trials": at_a_time, "scheduler": scheduler}
+    strategy: Record = {"max_concurrent_trials": slots, "scheduler": scheduler}
     space = {"number": ray.tune.grid_search(list(range(len(search.trials))))}
     if plan.search == "optuna":
         space, strategy = {}, strategy | _optuna(search)
@@ -203,62 +179,6 @@ def _domain(axis: Axis) -> Any:
     return (ray.tune.loguniform if axis.log else ray.tune.uniform)(axis.low, axis.high)
 
 
-# in the process of a trial --------------------------------------------------------------------------------------------
-
-
-def run_trial(parameters: Record, *, search: Search) -> None:
-    """One trial; why it fails is noted beside its result."""
-    trial = search.trial(parameters)
-    try:
-        with _alone(search, trial):
-            _run_rest(search, trial)
-    except Exception as error:
-        if _status(trial_path(search.path, trial)) != STOPPED:  # else its workers were taken away
-            line = str(error).strip().split("\n")[-1]
-            expected = type(error).__module__.startswith("ray_bilstm.")
-            reason = line if expected else f"{type(error).__name__}: {line}"
-            search_directory.write_status(search.path, trial, FAILED, reason)
-        raise
-
-
-def _run_rest(search: Search, trial: Trial) -> None:
-    """Report what the trial scored in an earlier attempt, then run the rest of its epochs."""
-    path = trial_path(search.path, trial)
-    settings = {**trial.config, "seed": trial.seed, "output_dir": str(path), "resume": True}
-    config = search.config.with_fields(**settings)
-    epochs = config.training.train_epochs
-    for record in run_directory.read_history(path):
-        if record["epoch"] < epochs:
-            ray.tune.report({EPOCH: record["epoch"], SCORE: record["dev"]["entity"]["f1"]})
-    if _status(path) != STOPPED:
-        shared = search.shared[config.data.bigram_min_count]
-        result, _ = train.train(config, shared=shared, callbacks=[_Report(epochs)])
-        ray.tune.report({EPOCH: epochs, SCORE: result["dev"]["entity"]["f1"]})
-
-
-@contextlib.contextmanager
-def _alone(search: Search, trial: Trial) -> Iterator[None]:
-    """Optuna may suggest the same twice: the second waits, and then finds the result."""
-    with (search.path / search_directory.TUNE / f"{trial.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-class _Report(TuneReportCallback):  # type: ignore[misc]
-    """Passes every epoch but the last on to Ray Tune: that one ends with the result, and must not be cut short."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = epochs
-
-    def after_report(self, run_context: Any, metrics: list[Record], checkpoint: Any) -> None:
-        if metrics[0][EPOCH] < self.epochs:
-            super().after_report(run_context, metrics, checkpoint)
-
-
-# in the process of the search -----------------------------------------------------------------------------------------
-
-
 class _Notes(ray.tune.Callback):  # type: ignore[misc]
     """Writes down how trials stand."""
 
@@ -267,7 +187,7 @@ class _Notes(ray.tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         known = self.search.trial(trial.config)
-        if _status(trial_path(self.search.path, known)) != STOPPED:
+        if read_status(trial_path(self.search.path, known)) != STOPPED:
             search_directory.write_status(self.search.path, known, UNFINISHED)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -278,7 +198,7 @@ class _Notes(ray.tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         known = self.search.trial(trial.config)
-        if _status(trial_path(self.search.path, known)) == UNFINISHED:  # it could not say why
+        if read_status(trial_path(self.search.path, known)) == UNFINISHED:  # it could not say why
             reason = "the process that drove the trial died: killed, or out of memory"
             search_directory.write_status(self.search.path, known, FAILED, reason)
         self._end(known, trial)
@@ -299,8 +219,3 @@ def _free_workers(trial: Any) -> None:
     group = (trial.last_result or {}).get("placement_group")
     if group:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
-
-
-def _status(path: Path) -> str | None:
-    trial = search_directory.read_trial(path)
-    return str(trial["status"]) if trial else None

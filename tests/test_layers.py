@@ -21,12 +21,13 @@ LAYERS = [
     {"card", "dataset", "backend", "figures"},
     {"worker", "search_directory"},
     {"train"},
-    {"doctor", "tune"},
+    {"doctor", "trial"},
+    {"tune"},
     {"cli_train"},
     {"cli_tune"},
     {"cli"},
 ]
-WITH_RAY = {"backend", "dataset", "worker", "train", "doctor", "tune"}
+WITH_RAY = {"backend", "dataset", "worker", "train", "doctor", "trial", "tune"}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures"),
