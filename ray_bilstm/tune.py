@@ -165,7 +165,7 @@ def _optuna(search: Search) -> Record:
         points_to_evaluate=earlier or None,
         metric=SCORE,
         mode="max",
-        seed=plan.seeds[0],
+        seed=plan.seeds[0] + len(earlier),  # else a resumed search would suggest the same again
     )
     samples = max(plan.samples, len(earlier)) * len(plan.seeds)
     return {"search_alg": Repeater(suggests, repeat=len(plan.seeds)), "num_samples": samples}

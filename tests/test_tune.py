@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ray_bilstm import cli
+from ray_bilstm import cli, tune
 from ray_bilstm.config import Config
 from ray_bilstm.predict import Tagger
 from ray_bilstm.run_directory import HISTORY, RESULT, read_config, read_history, read_result
 from ray_bilstm.search_directory import read_trials
+from ray_bilstm.space import Plan, Trial, parse_axes
+from ray_bilstm.trial import Search
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--device", "cpu", *("--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16")]
@@ -65,11 +67,23 @@ def test_errors_are_one_line(arguments, message: str, capsys) -> None:
 
 
 def test_optuna_is_asked_for_by_its_name(monkeypatch, capsys) -> None:
-    from ray_bilstm import tune
-
     monkeypatch.setattr(tune.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["tune", "--search", "optuna"]) == 1
     assert "pip install 'ray_bilstm[optuna]'" in capsys.readouterr().err
+
+
+def test_what_ray_tune_suggests_is_a_trial(tmp_path) -> None:
+    axes = parse_axes(["learning_rate=log:1e-3..1e-2", "hidden_size=8..16", "head=crf,softmax"])
+    plan = Plan(seeds=(5, 7), axes=axes, search="optuna")
+    search = Search(config=Config(), plan=plan, path=tmp_path, trials=[], shared={})
+    suggested = {"head": "softmax", "hidden_size": 9, "learning_rate": 0.00299999, "__trial_index__": 1}
+    assert search.trial(suggested) == Trial({"learning_rate": 0.003, "hidden_size": 9, "head": "softmax"}, 7)
+    domains = {name: tune._domain(axis) for name, axis in axes.items()}
+    for _ in range(50):
+        drawn = {name: domain.sample() for name, domain in domains.items()}
+        config = search.trial({**drawn, "__trial_index__": 0}).config
+        assert 0.001 <= config["learning_rate"] <= 0.01
+        assert config["hidden_size"] in range(8, 17)
 
 
 def test_a_search_that_cannot_fit_and_one_with_a_trial_that_fails(tmp_path, capsys) -> None:
