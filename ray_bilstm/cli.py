@@ -7,21 +7,22 @@ Flags come from the fields of `config.py`; hyphens and underscores in them are t
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray_bilstm import __version__
 from ray_bilstm.check import check, format_check
-from ray_bilstm.config import Config, ConfigError, iter_flags
-from ray_bilstm.corpus import Corpus, CorpusError, convert_file, read_corpus, read_sentences
+from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
+from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
+from ray_bilstm.config import ConfigError, iter_flags
+from ray_bilstm.corpus import CorpusError, convert_file, read_corpus, read_sentences
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.tags import SCHEMES, convert
-
-WARNINGS_SHOWN = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ray_bilstm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_arguments, function) in COMMANDS.items():
-        text = function.__doc__ or ""
-        command = commands.add_parser(name, help=text.partition("\n")[0].rstrip("."), description=text)
+        text = inspect.cleandoc(function.__doc__ or "")
+        command = commands.add_parser(
+            name,
+            help=text.partition("\n")[0].rstrip("."),
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         add_arguments(command)
     return _run(parser, arguments, lambda options: COMMANDS[options.command][1](options))
@@ -43,20 +49,28 @@ def train_job(arguments: Sequence[str] | None = None, *, description: str, **def
     """The command line of a training job, whose `defaults` replace those of the settings."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    _add_train_arguments(parser, **defaults)
-    return _run(parser, arguments, lambda options: _train(options, **defaults))
+    add_train_arguments(parser, **defaults)
+    return _run(parser, arguments, lambda options: train_command(options, **defaults))
 
 
 def perf_job(arguments: Sequence[str] | None = None, *, description: str, **defaults: Any) -> int:
     """The command line of a throughput job, whose `defaults` replace those of the settings."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    _add_train_arguments(parser, **defaults)
+    add_train_arguments(parser, **defaults)
     group = parser.add_argument_group("measuring")
-    group.add_argument("--warmup-steps", type=_at_least(0), default=60, help="steps not measured (default: 60)")
-    group.add_argument("--measured-steps", type=_at_least(1), default=300, help="steps measured (default: 300)")
+    group.add_argument("--warmup-steps", type=at_least(0), default=60, help="steps not measured (default: 60)")
+    group.add_argument("--measured-steps", type=at_least(1), default=300, help="steps measured (default: 300)")
     group.add_argument("--profile", action="store_true", help="write a trace that TensorBoard and Perfetto open")
-    return _run(parser, arguments, lambda options: _perf(options, **defaults))
+    return _run(parser, arguments, lambda options: perf_command(options, **defaults))
+
+
+def tune_job(arguments: Sequence[str] | None = None, *, description: str) -> int:
+    """The command line of `jobs/tune.py`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_tune_arguments(parser)
+    return _run(parser, arguments, tune_command)
 
 
 def evaluate_job(arguments: Sequence[str] | None = None, *, description: str) -> int:
@@ -102,125 +116,6 @@ def _is_expected(error: Exception) -> bool:
         return True
     expected = {"AcceleratorError", "CheckpointError", "ClusterError", "RunError", "TrainingError", "VocabError"}
     return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in expected
-
-
-# train ----------------------------------------------------------------------------------------------------------------
-
-
-def _add_train_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    groups = {name: parser.add_argument_group(name) for name in Config().to_dict()}
-    for flag in iter_flags():
-        default = defaults.get(flag.name, flag.default)
-        name = f"--{flag.name.replace('_', '-')}"
-        shown = flag.help if default is None or default is False else f"{flag.help} (default: {default})"
-        help_text = shown.replace("%", "%%")
-        if flag.type is bool:
-            groups[flag.section].add_argument(
-                name, dest=flag.name, action="store_true", default=argparse.SUPPRESS, help=help_text
-            )
-        else:
-            groups[flag.section].add_argument(
-                name,
-                dest=flag.name,
-                type=flag.type,
-                choices=flag.choices,
-                default=argparse.SUPPRESS,
-                metavar=None if flag.choices else flag.type.__name__.upper(),
-                help=help_text,
-            )
-
-
-def _train(options: argparse.Namespace, **defaults: Any) -> int:
-    """Train, select on dev, score on test.
-
-    Writes a run directory with the model, the history, a report and result.json.
-    """
-    config = _config(options, **defaults)
-    from ray_bilstm.run_directory import RESULT, is_finished
-    from ray_bilstm.train import train
-
-    if config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser()):
-        print(f"{config.run.output_dir} holds a finished run: nothing to resume, nothing changed")
-    result, path = train(config, on_start=_print_start, on_epoch=_print_epoch)
-    print()
-    for line in result_table([result]):
-        print(line)
-    if result["corpus"]["embedded_sample"]:
-        print("These figures are of the embedded sample corpus and say nothing about ResumeNER or your data.")
-    print(f"best model {path / 'best'}, report {path / 'report.html'}")
-    print(path / RESULT)
-    return 0
-
-
-def _config(options: argparse.Namespace, **defaults: Any) -> Config:
-    names = {flag.name for flag in iter_flags()}
-    given = {name: value for name, value in vars(options).items() if name in names}
-    return Config().with_fields(**{**defaults, **given})
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"got {text}, expected {least} or more")
-        return int(text)
-
-    return number
-
-
-def _perf(options: argparse.Namespace, **defaults: Any) -> int:
-    """Measure the throughput of training; nothing is scored."""
-    config = _config(options, **defaults)
-    from ray_bilstm.perf import Plan
-    from ray_bilstm.run_directory import RESULT, TRACE
-    from ray_bilstm.train import measure
-
-    plan = Plan(warmup_steps=options.warmup_steps, measured_steps=options.measured_steps, trace=options.profile)
-    result, path = measure(config, plan, on_start=_print_start)
-    whole = sum(result["breakdown"].values())
-    print(f"\n{'part of a step':16}{'milliseconds':>14}{'share':>9}")
-    for phase, seconds in result["breakdown"].items():
-        print(f"{phase:16}{1e3 * seconds:14.3f}{seconds / whole:9.1%}")
-    print()
-    for line in result_table([result]):
-        print(line)
-    if options.profile:
-        print(f"trace {path / TRACE}: tensorboard --logdir, or https://ui.perfetto.dev")
-    print(path / RESULT)
-    return 0
-
-
-def _print_start(corpus: Corpus) -> None:
-    if corpus.embedded_sample:
-        print("No --data-dir: training on the embedded sample corpus, made-up résumés. Its figures are of the sample.")
-    sizes = ", ".join(f"{len(sentences):,} {split}" for split, sentences in corpus.splits.items())
-    print(f"corpus {corpus.path}: {sizes} sentences, scheme {corpus.scheme}")
-    for warning in corpus.warnings[:WARNINGS_SHOWN]:
-        print(f"warning: {warning}")
-    if len(corpus.warnings) > WARNINGS_SHOWN:
-        print(f"warning: and {len(corpus.warnings) - WARNINGS_SHOWN:,} more: python -m ray_bilstm check DIR shows all")
-    print("starting Ray and the workers ...", flush=True)
-
-
-def _print_epoch(record: dict[str, Any]) -> None:
-    dev = record["dev"]
-    print(
-        f"epoch {record['epoch']:3d}  loss {record['train_loss']:8.4f}  dev entity F1 {dev['entity']['f1']:.4f}"
-        f"  token F1 {dev['token']['f1']:.4f}  lr {record['learning_rate']:.2e}"
-        f"  {record['sentences_per_second']:,.0f} sentences/s{'  best' if record['best'] else ''}",
-        flush=True,
-    )
-
-
-def result_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Rows in the form of the published table that this project is measured against."""
-    yield "| NAME | Entity F1 | Token F1 | FPS | AMP | Torch |"
-    yield "|---|---|---|---|---|---|"
-    for result in results:
-        scores = [f"{result['test'][kind]['f1']:.4f}" if "test" in result else "–" for kind in ("entity", "token")]
-        yield (
-            f"| {result['name']} | {' | '.join(scores)} | {result['sentences_per_second']:,.0f}"
-            f" | {result['amp_opt_level']} | {result['versions']['torch']} |"
-        )
 
 
 # the other commands ---------------------------------------------------------------------------------------------------
@@ -343,7 +238,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
-    "train": (_add_train_arguments, _train),
+    "train": (add_train_arguments, train_command),
+    "tune": (add_tune_arguments, tune_command),
+    "study": (add_study_arguments, study_command),
     "evaluate": (_add_evaluate_arguments, _evaluate),
     "predict": (_add_predict_arguments, _predict),
     "check": (_add_check_arguments, _check),

@@ -9,6 +9,8 @@ from ray_bilstm.accelerator import Accelerator
 
 SMALLEST_CPU_SHARE = 1 / 16
 """Of a core, for a worker without an accelerator."""
+DRIVER_SHARE = 0.01
+"""Of a core, for the process that drives a trial of a search: Ray Tune lets none claim nothing."""
 
 Resources = Mapping[str, float]
 
@@ -53,6 +55,29 @@ def plan_claim(accelerator: Accelerator, num_workers: int, nodes: Sequence[Resou
         )
     per_device = min((core / n for core, n in zip(cores, devices, strict=True) if n), default=1.0)
     return Claim({accelerator.resource: 1, "CPU": _floor(min(1.0, per_device))}, max(1, int(per_device) - 1))
+
+
+def plan_trials(
+    accelerator: Accelerator, num_workers: int, nodes: Sequence[Resources], *, most: int, asked: int | None = None
+) -> tuple[int, Claim]:
+    """How many trials of `num_workers` workers run at a time, `asked` or what fits up to `most`; a worker's claim.
+
+    Together they claim no more than there is: a trial that has started never waits for another. Without an accelerator
+    each worker gets at least one core while the cores last, else one trial runs at a time. Raises ClusterError, with
+    the arithmetic, where not even one trial fits, or not as many as asked.
+    """
+    plan_claim(accelerator, num_workers, nodes)
+    trials = asked or max(1, min(most, count_accelerators(accelerator, nodes) // num_workers))
+    left = [{**node, "CPU": max(0.0, node.get("CPU", 0.0) - trials * DRIVER_SHARE)} for node in nodes]
+    held = count_accelerators(accelerator, nodes)
+    if accelerator.name == "cpu":
+        held = _fit([node["CPU"] for node in left], SMALLEST_CPU_SHARE)
+    if trials > 1 and trials * num_workers > held:
+        raise ClusterError(
+            f"--max-concurrent {trials} x --num-workers {num_workers} = {trials * num_workers} workers do not fit:"
+            f" the cluster holds {held}. Lower --max-concurrent to {held // num_workers}, or add nodes"
+        )
+    return trials, plan_claim(accelerator, trials * num_workers, left)
 
 
 def _fit(cores: Sequence[float], share: float) -> int:

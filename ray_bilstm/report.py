@@ -215,8 +215,8 @@ def _chart(series: Sequence[tuple[str, str, list[tuple[float, float]]]], best: f
     every = [point for _, _, points in series for point in points]
     low_x, high_x = min(x for x, _ in every) - 0.5, max(x for x, _ in every) + 0.5
     values = [y for _, y in every] + [0.0] * from_zero
-    ticks_x, step_x = _ticks(low_x, high_x, 6, least=1.0)
-    ticks_y, step_y = _ticks(min(values), max(values), 4, outward=True)
+    ticks_x, step_x = ticks(low_x, high_x, 6, least=1.0)
+    ticks_y, step_y = ticks(min(values), max(values), 4, outward=True)
 
     def at(x: float, y: float) -> tuple[float, float]:
         share_y = (y - ticks_y[0]) / (ticks_y[-1] - ticks_y[0])
@@ -226,9 +226,9 @@ def _chart(series: Sequence[tuple[str, str, list[tuple[float, float]]]], best: f
     for tick in ticks_y:
         _, y = at(0, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_tick(tick, step_y)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{tick_text(tick, step_y)}</text>')
     for tick in ticks_x:
-        parts.append(f'<text x="{at(tick, 0)[0]:.1f}" y="187" text-anchor="middle">{_tick(tick, step_x)}</text>')
+        parts.append(f'<text x="{at(tick, 0)[0]:.1f}" y="187" text-anchor="middle">{tick_text(tick, step_x)}</text>')
     if best is not None and low_x < best < high_x:
         x, _ = at(best, 0)
         anchor = "end" if x > (LEFT + RIGHT) / 2 else "start"
@@ -247,7 +247,7 @@ def _chart(series: Sequence[tuple[str, str, list[tuple[float, float]]]], best: f
     return "\n".join(parts)
 
 
-def _ticks(
+def ticks(
     low: float, high: float, about: int, *, least: float = 0.0, outward: bool = False
 ) -> tuple[list[float], float]:
     """Round values between low and high, about so many; `outward` takes in the ones just beyond, for an axis's ends."""
@@ -260,7 +260,7 @@ def _ticks(
     return [step * at for at in range(below(low / step + 1e-9), above(high / step - 1e-9) + 1)], step
 
 
-def _tick(value: float, step: float) -> str:
+def tick_text(value: float, step: float) -> str:
     if value and (step < 1e-5 or abs(value) >= 1e6):
         return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.3g}")
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}" if value else "0"

@@ -130,15 +130,16 @@ def can_resume(path: Path) -> bool:
 
 def read_result(path: Path) -> dict[str, Any]:
     """Raises RunError where there is no readable result."""
-    return _read_json(path / RESULT)
+    return read_json(path / RESULT)
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Raises RunError where there are no readable settings."""
-    return _read_json(path / CONFIG)
+    return read_json(path / CONFIG)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises RunError where it is none or cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -6,14 +6,13 @@ claim, starts the trainer, passes on the history as it grows, and writes the res
 
 from __future__ import annotations
 
-import logging
-import os
+import dataclasses
 import platform
 import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,13 @@ from typing import Any
 import numpy as np
 import ray
 import ray.train
-import ray.train.torch
 import torch
 
 import ray_bilstm
-from ray_bilstm import accelerator, card, checkpoint, cluster, dataset, perf, report, run_directory, stream, worker
-from ray_bilstm.accelerator import Accelerator
-from ray_bilstm.backend import CollectiveConfig
-from ray_bilstm.config import Config, ConfigError, iter_flags
-from ray_bilstm.corpus import Corpus, read_corpus
-from ray_bilstm.loop import TrainingError
+from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, stream, worker
+from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
+from ray_bilstm.corpus import Corpus, Sentence, read_corpus
+from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.vocab import Vocab
 from ray_bilstm.worker import Job, Outcome
@@ -38,15 +34,29 @@ from ray_bilstm.worker import Job, Outcome
 Record = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What the runs of a search have in common, made once before the first of them starts."""
+
+    corpus: Corpus
+    datasets: dict[str, ray.data.Dataset]
+    """the splits, encoded"""
+    claim: cluster.Claim
+    """of a worker, small enough that runs at the same time fit side by side"""
+
+
 def train(
     config: Config,
     *,
+    shared: Shared | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
     on_start: Callable[[Corpus], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Path]:
     """Train, select on dev, score on test. Returns the content of result.json and the run directory.
 
     `on_start` gets the corpus before training, `on_epoch` each line of the history, both in the calling process.
+    A run of a search gets what it has in `shared` with others, and `callbacks` that run beside Ray Train's controller.
     Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError or TrainingError, with a sentence each.
     """
     started = time.time()
@@ -54,7 +64,7 @@ def train(
         given = run_directory.choose_path(config.run.output_dir, "")
         if run_directory.is_finished(given):
             return run_directory.read_result(given), given
-    result, job = _run(config, started, on_start=on_start, on_epoch=on_epoch)
+    result, job = _run(config, started, shared=shared, callbacks=callbacks, on_start=on_start, on_epoch=on_epoch)
     text = card.render_card(result, job.config.to_dict())
     for model in (run_directory.BEST, run_directory.LAST):
         checkpoint.write_file(job.path / model / checkpoint.CARD, text)
@@ -82,6 +92,8 @@ def _run(
     started: float,
     *,
     plan: perf.Plan | None = None,
+    shared: Shared | None = None,
+    callbacks: Sequence[ray.train.UserCallback] = (),
     on_start: Callable[[Corpus], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Job]:
@@ -89,12 +101,13 @@ def _run(
     if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
         run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
     data = config.data
-    corpus = sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
+    corpus = shared.corpus if shared else load_corpus(data)
     if on_start:
         on_start(corpus)
     read = time.time()
     connect(config)
     chosen, claim, config = fit_to_cluster(config)
+    claim = shared.claim if shared else claim
     name = f"{config.run.num_workers}p-{chosen.name}"
     path = run_directory.choose_path(config.run.output_dir, f"perf-{name}" if plan else name)
     run_directory.open_run(path, config)
@@ -118,9 +131,11 @@ def _run(
         plan=plan,
     )
     try:
-        datasets = _encode(job, corpus, scored)
+        if job.window:
+            _write_stream(job, corpus.train, scored, job.window)
+        datasets = shared.datasets if shared else encode(corpus, scored, without_train=bool(job.window))
         encoded = time.time()
-        outcome = _run_workers(job, claim, datasets, on_epoch)
+        outcome = _run_workers(job, claim, datasets, callbacks, on_epoch)
     finally:
         (path / run_directory.STREAM).unlink(missing_ok=True)
 
@@ -135,116 +150,32 @@ def _run(
     return _describe(job, corpus) | outcome.figures | {"seconds": seconds} | first_step, job
 
 
-def _encode(job: Job, corpus: Corpus, vocab: Vocab) -> dict[str, ray.data.Dataset]:
-    """The splits as datasets; a streamed train goes to a file instead."""
-    splits = corpus.splits
-    if job.window:
-        path, lengths_N, workers = job.path / run_directory.STREAM, job.lengths["train"], job.config.run.num_workers
-        try:
-            stream.write_windows(path, splits.pop("train"), vocab, lengths_N, window=job.window, world_size=workers)
-        except OSError as error:
-            expected = "room there for a training set larger than --shard-memory"
-            raise run_directory.RunError(f"{path}: got {error.strerror or error}, expected {expected}") from error
+def load_corpus(data: DataConfig) -> Corpus:
+    """The corpus of the settings. Raises CorpusError."""
+    return sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
+
+
+def encode(corpus: Corpus, vocab: Vocab, *, without_train: bool = False) -> dict[str, ray.data.Dataset]:
+    """The splits, through Ray Data; `vocab` knows the tags of all of them."""
+    splits = {split: part for split, part in corpus.splits.items() if not (without_train and split == "train")}
     return {split: dataset.make_dataset(sentences, vocab) for split, sentences in splits.items()}
 
 
-def connect(config: Config) -> None:
-    """Join the Ray cluster that RAY_ADDRESS names (`auto`: the one of this machine), else start one here; quietly.
-
-    Ray by itself would look for a cluster here, and wait many minutes for one that was killed.
-    """
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for workers started here: spinning threads starve neighbours
-    address = os.environ.get("RAY_ADDRESS", "local")
-    if config.run.local_rank is not None:
-        if address != "local":
-            raise cluster.ClusterError(
-                f"--local-rank {config.run.local_rank} names a device of this machine, but the cluster at {address}"
-                " assigns devices itself: leave it out, or set RAY_ADDRESS=local"
-            )
-        for known in accelerator.ACCELERATORS.values():
-            if known.visible_devices and config.run.device in ("auto", known.name):
-                os.environ[known.visible_devices] = str(config.run.local_rank)
+def _write_stream(job: Job, sentences: Sequence[Sentence], vocab: Vocab, window: int) -> None:
+    """Train, where it is larger than the workers may hold, on disk."""
+    path, lengths_N, workers = job.path / run_directory.STREAM, job.lengths["train"], job.config.run.num_workers
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": passed_on()} if address != "local" else None,
-        )
-    except ConnectionError as error:
-        raise cluster.ClusterError(f"{error}. Start it, or set RAY_ADDRESS=local to start Ray here") from error
-
-
-def passed_on() -> dict[str, str]:
-    """Variables that matter before a worker of a running cluster imports torch; workers started here inherit them.
-
-    None in a submitted job, whose environment the one who submits it sets.
-    """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {}
-    passed = {name: os.environ[name] for name in ("TORCH_DEVICE_BACKEND_AUTOLOAD",) if name in os.environ}
-    folders = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    if folders:
-        passed["PYTHONPATH"] = os.pathsep.join([*folders, "${PYTHONPATH}"])
-    return passed
-
-
-def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:
-    """The accelerator, the claim of a worker, and `config` with what `auto`, --distributed and --local_rank mean."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    chosen = accelerator.choose(config.run.device, ray.cluster_resources())
-    num_workers = config.run.num_workers
-    if config.run.distributed:
-        num_workers = max(1, cluster.count_accelerators(chosen, nodes))
-    if config.run.local_rank is not None:
-        num_workers = 1
-    if not cluster.count_accelerators(chosen, nodes):
-        accelerator.load(chosen)  # what this machine lacks says more than that Ray has found none
-    level = config.run.amp_opt_level
-    config = config.with_fields(
-        device=chosen.name,
-        num_workers=num_workers,
-        amp_opt_level=chosen.default_level if level == "auto" else level,
-    )
-    return chosen, cluster.plan_claim(chosen, num_workers, nodes), config
-
-
-def make_trainer(
-    function: Callable[[dict[str, Any]], Any],
-    settings: dict[str, Any],
-    *,
-    chosen: Accelerator,
-    num_workers: int,
-    claim: cluster.Claim,
-    storage: Path,
-    **datasets: Any,
-) -> ray.train.torch.TorchTrainer:
-    """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend."""
-    return ray.train.torch.TorchTrainer(
-        function,
-        train_loop_config=settings,
-        torch_config=CollectiveConfig(accelerator=chosen),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers, use_gpu="GPU" in claim.resources, resources_per_worker=claim.resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"{function.__name__}-{time.time_ns()}",
-            storage_path=str(storage),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-            # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
-        ),
-        **datasets,
-    )
+        stream.write_windows(path, sentences, vocab, lengths_N, window=window, world_size=workers)
+    except OSError as error:
+        expected = "room there for a training set larger than --shard-memory"
+        raise run_directory.RunError(f"{path}: got {error.strerror or error}, expected {expected}") from error
 
 
 def _run_workers(
     job: Job,
     claim: cluster.Claim,
     datasets: dict[str, ray.data.Dataset],
+    callbacks: Sequence[ray.train.UserCallback],
     on_epoch: Callable[[Record], None] | None,
 ) -> Outcome:
     """Fit a TorchTrainer; what rank 0 returns."""
@@ -256,6 +187,7 @@ def _run_workers(
         num_workers=job.config.run.num_workers,
         claim=claim,
         storage=storage,
+        callbacks=callbacks,
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),
     )
@@ -278,23 +210,6 @@ def _run_workers(
         ended.set()
         follower.join()
         shutil.rmtree(storage, ignore_errors=True)
-
-
-def explain(error: ray.train.TrainingFailedError) -> TrainingError:
-    """One sentence for what happened on a worker: its exception, or the last line of a traceback."""
-    failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
-    failure = getattr(failure, "controller_failure", failure)  # while the ranks were joining
-    if type(failure).__name__ == "WorkerGroupStartupFailedError":
-        return TrainingError(
-            "a worker died while the ranks were joining: killed, or out of memory. Ray's logs (by default under"
-            " /tmp/ray/session_latest/logs) say more"
-        )
-    failure = getattr(failure, "cause", failure)
-    line = str(failure).strip().split("\n")[-1]
-    if type(failure).__module__.startswith("ray_bilstm."):
-        return TrainingError(line)
-    name, _, message = line.partition(": ")
-    return TrainingError(message if name.startswith("ray_bilstm.") else f"a worker failed: {line}")
 
 
 def _describe(job: Job, corpus: Corpus) -> Record:

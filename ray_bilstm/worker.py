@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import ray.train
+import ray.util
 import torch
 
 from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory, stream
@@ -103,7 +104,13 @@ def run(settings: dict[str, Any]) -> Outcome:
         history.append(record)
         if collective.rank() == 0:
             _write_epoch(job, history, progress)
-        ray.train.report({"epoch": record["epoch"], "dev_entity_f1": record["dev"]["entity"]["f1"]})
+        ray.train.report(
+            {
+                "epoch": record["epoch"],
+                "dev_entity_f1": record["dev"]["entity"]["f1"],
+                "placement_group": ray.util.get_current_placement_group().id.hex(),
+            }
+        )
 
     progress = loop.fit(
         model,

@@ -3,7 +3,7 @@
 import pytest
 
 from ray_bilstm.accelerator import ACCELERATORS
-from ray_bilstm.cluster import ClusterError, count_accelerators, plan_claim
+from ray_bilstm.cluster import DRIVER_SHARE, ClusterError, count_accelerators, plan_claim, plan_trials
 
 CPU, CUDA, NPU = (ACCELERATORS[name] for name in ("cpu", "cuda", "npu"))
 TWO_BY_EIGHT = [{"CPU": 64.0, "NPU": 8.0}, {"CPU": 64.0, "NPU": 8.0}]
@@ -95,3 +95,44 @@ def test_counting_devices():
     assert count_accelerators(NPU, TWO_BY_EIGHT) == 16
     assert count_accelerators(CUDA, TWO_BY_EIGHT) == 0
     assert count_accelerators(CPU, cores(3, 2.5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "most", "expected"),
+    [
+        ([{"CPU": 2}], 1, 20, (2, {"CPU": 0.5}, 1)),
+        ([{"CPU": 1}], 1, 20, (1, {"CPU": 0.5}, 1)),
+        ([{"CPU": 1}], 4, 20, (1, {"CPU": 0.2}, 1)),
+        ([{"CPU": 64}], 1, 20, (20, {"CPU": 3}, 2)),
+        ([{"CPU": 64}], 8, 20, (8, {"CPU": 0.5}, 1)),
+        ([{"CPU": 8}, {"CPU": 8}], 2, 3, (3, {"CPU": 2}, 1)),
+    ],
+)
+def test_trials_fit_side_by_side(nodes, workers: int, most: int, expected) -> None:
+    trials, claim = plan_trials(CPU, workers, nodes, most=most)
+    assert (trials, claim.resources, claim.threads) == expected
+    claimed = trials * (workers * claim.resources["CPU"] + DRIVER_SHARE)
+    assert claimed <= sum(node["CPU"] for node in nodes)
+
+
+def test_trials_share_accelerators() -> None:
+    nodes = [{"CPU": 96, "NPU": 8}, {"CPU": 96, "NPU": 8}]
+    assert plan_trials(NPU, 4, nodes, most=20)[0] == 4
+    assert plan_trials(NPU, 3, nodes, most=20)[0] == 5
+    trials, claim = plan_trials(NPU, 1, [{"CPU": 8, "NPU": 8}], most=20)
+    assert trials == 8
+    assert claim.resources["NPU"] == 1
+    assert 8 * (claim.resources["CPU"] + DRIVER_SHARE) <= 8
+
+
+def test_impossible_searches_are_refused_with_the_arithmetic() -> None:
+    nodes = [{"CPU": 32, "GPU": 4}]
+    with pytest.raises(ClusterError, match=r"--num-workers 5 x 1 GPU does not fit.*4 GPU on 1 node, which holds 4"):
+        plan_trials(CUDA, 5, nodes, most=3)
+    with pytest.raises(
+        ClusterError,
+        match=r"^--max-concurrent 3 x --num-workers 2 = 6 workers do not fit: the cluster holds 4."
+        r" Lower --max-concurrent to 2, or add nodes$",
+    ):
+        plan_trials(CUDA, 2, nodes, most=3, asked=3)
+    assert plan_trials(CUDA, 2, nodes, most=3, asked=1)[0] == 1

@@ -118,6 +118,15 @@ def test_a_submitted_job_with_a_bad_data_dir_fails_with_one_line(submit) -> None
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
+def test_a_submitted_job_searches(submit, data_dir, tmp_path) -> None:
+    words = ["--seeds", "1", "--batch-sizes", "16,32", "--train-epochs", "1", "--device", "cpu"]
+    done = submit("jobs/tune.py", *words, "--data-dir", str(data_dir), "--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{tmp_path}/study.json" in done.stdout
+    assert (tmp_path / "best" / "model.safetensors").exists()
+
+
 def test_the_cluster_file_is_valid_for_ray() -> None:
     private = pytest.importorskip("ray.autoscaler._private.util")
     cluster = private.prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))

@@ -98,7 +98,7 @@ LOOK = """
 import json, os, sys, tempfile
 from pathlib import Path
 import ray
-from ray_bilstm import cluster, train
+from ray_bilstm import cluster, launch
 from ray_bilstm.accelerator import ACCELERATORS
 
 def look(settings):
@@ -114,7 +114,7 @@ ray.init(num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
 npu = ACCELERATORS["npu"]
 claim = cluster.plan_claim(npu, 8, [node["Resources"] for node in ray.nodes()])
 with tempfile.TemporaryDirectory() as storage:
-    trainer = train.make_trainer(look, {}, chosen=npu, num_workers=8, claim=claim, storage=Path(storage))
+    trainer = launch.make_trainer(look, {}, chosen=npu, num_workers=8, claim=claim, storage=Path(storage))
     print(json.dumps(trainer.fit().return_value))
 """
 

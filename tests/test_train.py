@@ -18,11 +18,12 @@ from ray_bilstm.batches import TrainingSet
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus, write_sentences
+from ray_bilstm.launch import passed_on
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.predict import Tagger
 from ray_bilstm.run_directory import RunError
 from ray_bilstm.sample import sample_corpus
-from ray_bilstm.train import passed_on, train
+from ray_bilstm.train import train
 from ray_bilstm.vocab import Vocab
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module

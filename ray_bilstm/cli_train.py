@@ -1,0 +1,132 @@
+"""The commands that train or measure one run: their flags, generated from the settings, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray_bilstm.config import Config, iter_flags
+from ray_bilstm.corpus import Corpus
+
+WARNINGS_SHOWN = 10
+
+
+def add_train_arguments(parser: argparse.ArgumentParser, *, without: Sequence[str] = (), **defaults: Any) -> None:
+    """A flag for every setting that `without` does not name; `defaults` are shown instead of the settings' own."""
+    groups = {name: parser.add_argument_group(name) for name in Config().to_dict()}
+    for flag in iter_flags():
+        if flag.name in without:
+            continue
+        default = defaults.get(flag.name, flag.default)
+        name = f"--{flag.name.replace('_', '-')}"
+        shown = flag.help if default is None or default is False else f"{flag.help} (default: {default})"
+        help_text = shown.replace("%", "%%")
+        if flag.type is bool:
+            groups[flag.section].add_argument(
+                name, dest=flag.name, action="store_true", default=argparse.SUPPRESS, help=help_text
+            )
+        else:
+            groups[flag.section].add_argument(
+                name,
+                dest=flag.name,
+                type=flag.type,
+                choices=flag.choices,
+                default=argparse.SUPPRESS,
+                metavar=None if flag.choices else flag.type.__name__.upper(),
+                help=help_text,
+            )
+
+
+def train_command(options: argparse.Namespace, **defaults: Any) -> int:
+    """Train, select on dev, score on test.
+
+    Writes a run directory with the model, the history, a report and result.json.
+    """
+    config = config_of(options, **defaults)
+    from ray_bilstm.run_directory import RESULT, is_finished
+    from ray_bilstm.train import train
+
+    if config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser()):
+        print(f"{config.run.output_dir} holds a finished run: nothing to resume, nothing changed")
+    result, path = train(config, on_start=print_start, on_epoch=_print_epoch)
+    print()
+    for line in result_table([result]):
+        print(line)
+    if result["corpus"]["embedded_sample"]:
+        print("These figures are of the embedded sample corpus and say nothing about ResumeNER or your data.")
+    print(f"best model {path / 'best'}, report {path / 'report.html'}")
+    print(path / RESULT)
+    return 0
+
+
+def config_of(options: argparse.Namespace, **defaults: Any) -> Config:
+    names = {flag.name for flag in iter_flags()}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    return Config().with_fields(**{**defaults, **given})
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"got {text}, expected {least} or more")
+        return int(text)
+
+    return number
+
+
+def perf_command(options: argparse.Namespace, **defaults: Any) -> int:
+    """Measure the throughput of training; nothing is scored."""
+    config = config_of(options, **defaults)
+    from ray_bilstm.perf import Plan
+    from ray_bilstm.run_directory import RESULT, TRACE
+    from ray_bilstm.train import measure
+
+    plan = Plan(warmup_steps=options.warmup_steps, measured_steps=options.measured_steps, trace=options.profile)
+    result, path = measure(config, plan, on_start=print_start)
+    whole = sum(result["breakdown"].values())
+    print(f"\n{'part of a step':16}{'milliseconds':>14}{'share':>9}")
+    for phase, seconds in result["breakdown"].items():
+        print(f"{phase:16}{1e3 * seconds:14.3f}{seconds / whole:9.1%}")
+    print()
+    for line in result_table([result]):
+        print(line)
+    if options.profile:
+        print(f"trace {path / TRACE}: tensorboard --logdir, or https://ui.perfetto.dev")
+    print(path / RESULT)
+    return 0
+
+
+def print_start(corpus: Corpus) -> None:
+    if corpus.embedded_sample:
+        print("No --data-dir: training on the embedded sample corpus, made-up résumés. Its figures are of the sample.")
+    sizes = ", ".join(f"{len(sentences):,} {split}" for split, sentences in corpus.splits.items())
+    print(f"corpus {corpus.path}: {sizes} sentences, scheme {corpus.scheme}")
+    for warning in corpus.warnings[:WARNINGS_SHOWN]:
+        print(f"warning: {warning}")
+    if len(corpus.warnings) > WARNINGS_SHOWN:
+        print(f"warning: and {len(corpus.warnings) - WARNINGS_SHOWN:,} more: python -m ray_bilstm check DIR shows all")
+    print("starting Ray and the workers ...", flush=True)
+
+
+def _print_epoch(record: dict[str, Any]) -> None:
+    dev = record["dev"]
+    print(
+        f"epoch {record['epoch']:3d}  loss {record['train_loss']:8.4f}  dev entity F1 {dev['entity']['f1']:.4f}"
+        f"  token F1 {dev['token']['f1']:.4f}  lr {record['learning_rate']:.2e}"
+        f"  {record['sentences_per_second']:,.0f} sentences/s{'  best' if record['best'] else ''}",
+        flush=True,
+    )
+
+
+def result_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Rows in the form of the published table that this project is measured against."""
+    yield "| NAME | Entity F1 | Token F1 | FPS | AMP | Torch |"
+    yield "|---|---|---|---|---|---|"
+    for result in results:
+        scores = [f"{result['test'][kind]['f1']:.4f}" if "test" in result else "–" for kind in ("entity", "token")]
+        yield (
+            f"| {result['name']} | {' | '.join(scores)} | {result['sentences_per_second']:,.0f}"
+            f" | {result['amp_opt_level']} | {result['versions']['torch']} |"
+        )
