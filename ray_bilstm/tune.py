@@ -18,12 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.tune
 from ray.tune.search import Repeater
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from ray_bilstm import cluster, launch, run_directory, search_directory, train
+from ray_bilstm import cluster, launch, run_directory, search_directory, stream, train
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.run_directory import RunError
@@ -109,10 +110,12 @@ def _most_epochs(config: Config, plan: Plan) -> int:
 
 def _encode(corpus: Corpus, config: Config, plan: Plan, claim: cluster.Claim) -> dict[int, train.Shared]:
     axis = plan.axes.get("bigram_min_count", Choices((config.data.bigram_min_count,)))
-    shared = {}
+    shared, lengths_N = {}, np.array([len(sentence.tokens) for sentence in corpus.train])
+    streamed = stream.plan_window(lengths_N, config) is not None
     for count in axis.values if isinstance(axis, Choices) else ():
         vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=count)
-        datasets = train.encode(corpus, vocab.with_tags_of([*corpus.dev, *corpus.test]))
+        scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
+        datasets = train.encode(corpus, scored, without_train=streamed)
         shared[count] = train.Shared(corpus=corpus, datasets=datasets, claim=claim)
     return shared
 
@@ -147,8 +150,9 @@ def _run_trials(search: Search, slots: int, on_trial: Callable[[Record], None] |
     )
     tuner.fit()
     shutil.rmtree(search.path / search_directory.TUNE, ignore_errors=True)
-    for folder in (search.path / search_directory.TRIALS).glob("*/.ray"):  # of trials that were stopped
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (search.path / search_directory.TRIALS).iterdir():  # those that were stopped did not clean up
+        shutil.rmtree(folder / ".ray", ignore_errors=True)
+        (folder / run_directory.STREAM).unlink(missing_ok=True)
 
 
 def _optuna(search: Search) -> Record:
