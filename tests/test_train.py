@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path) -> None:
 
 DYING = """
 import os, signal, sys, time
-import ray_bilstm.train
+import ray_bilstm.launch
 from ray_bilstm import backend, cli, collective
 
 class DyingBackend(backend.CollectiveBackend):
@@ -290,7 +290,7 @@ def die_when_joining():
 
     collective.join = join
 
-ray_bilstm.train.CollectiveConfig = DyingConfig
+ray_bilstm.launch.CollectiveConfig = DyingConfig
 sys.exit(cli.main(["train", "--device", "cpu", "--num-workers", "2", "--output-dir", sys.argv[1]]))
 """
 
