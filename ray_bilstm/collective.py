@@ -23,7 +23,7 @@ TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others before it fails."""
 
 _host_group: dist.ProcessGroup | None = None
-_shared_means: dict[tuple[int, torch.dtype], SharedMean | None] = {}
+_shared_means: dict[tuple[dist.ProcessGroup | None, int, torch.dtype], SharedMean | None] = {}
 
 
 def timeout(accelerator: Accelerator) -> timedelta:
@@ -118,7 +118,8 @@ def _mean(values: list[Tensor]) -> Tensor:
 
 def _shared_mean(elements: int, dtype: torch.dtype) -> SharedMean | None:
     """Made when first asked for, and kept; None unless all ranks see the same memory."""
-    if (elements, dtype) not in _shared_means:
+    key = (dist.group.WORLD, elements, dtype)
+    if key not in _shared_means:
         ranks, seconds = {"rank": rank(), "world_size": world_size()}, TIMEOUT.total_seconds()
         paths = [shared_memory.create(elements, dtype, world_size=world_size()) if rank() == 0 else None]
         dist.broadcast_object_list(paths, src=0)
@@ -129,8 +130,8 @@ def _shared_mean(elements: int, dtype: torch.dtype) -> SharedMean | None:
         alone = max_over_ranks(torch.tensor(int(shared is None)))
         if paths[0] and rank() == 0:
             os.unlink(paths[0])  # the memory lives as long as the ranks hold it
-        _shared_means[elements, dtype] = None if alone else shared
-    return _shared_means[elements, dtype]
+        _shared_means[key] = None if alone else shared
+    return _shared_means[key]
 
 
 def copy_from_first(values: list[Tensor]) -> None:
