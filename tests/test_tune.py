@@ -126,7 +126,7 @@ def test_asha_stops_trials_without_a_dashboard(tmp_path) -> None:
     words = ["--seeds", "1,2", "--batch-sizes", "32,700", "--train-epochs", "25", "--learning-rate", "0.02"]
     asha = ["--scheduler", "asha", "--grace-epochs", "2", "--output-dir", str(tmp_path)]
     shown, errors = finish(start([*words, *asha], num_cpus=2), timeout=900)
-    assert shown.rstrip().endswith("exit codes [0]"), shown + errors
+    assert "exit codes [0]" in shown.splitlines(), shown + errors
     trials = read_trials(tmp_path)
     stopped = [trial for trial in trials if trial["status"] == "stopped"]
     assert len(trials) == 4
@@ -157,7 +157,7 @@ def test_a_killed_search_goes_on_where_it_was_on_one_cpu(tmp_path) -> None:
     assert not third.exists()
 
     shown, errors = finish(start(words, [*words, "--resume"], num_cpus=1), timeout=600)
-    assert shown.rstrip().endswith("exit codes [1, 0]"), shown + errors
+    assert "exit codes [1, 0]" in shown.splitlines(), shown + errors
     assert "holds a search, expected an empty or new directory" in errors
     assert "2 trials to run, 1 at a time" in shown
     assert set(statuses(tmp_path, "batch_size").values()) == {"finished"}
