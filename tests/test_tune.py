@@ -38,10 +38,13 @@ def start(*searches, **cluster) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen, *, timeout: int) -> tuple[str, str]:
+    """What it printed, without the lines in which Ray wonders at how many processes it starts."""
     try:
-        return process.communicate(timeout=timeout)
+        shown, errors = process.communicate(timeout=timeout)
     finally:
         process.kill()
+    lines = shown.splitlines(keepends=True)
+    return "".join(line for line in lines if "(raylet)" not in line), errors
 
 
 def statuses(path: Path, name: str) -> dict:
