@@ -72,6 +72,7 @@ def flair(data_dir):
 
     corpus = read(data_dir)
     flair.set_seed(0)
+    flair.logger.setLevel("ERROR")  # it shows the whole vocabulary
 
     def labelled(sentence):
         made = Sentence(list(sentence.tokens))
@@ -82,6 +83,7 @@ def flair(data_dir):
     sentences = [labelled(sentence) for sentence in corpus.train]
     whole = Corpus(train=FlairDatapointDataset(sentences), sample_missing_splits=False)
     labels = Dictionary(add_unk=False)
+    labels.span_labels = True
     for type in sorted({t for s in corpus.train for *_, t in to_spans(s.tags, corpus.scheme)}):
         labels.add_item(type)
     embeddings = OneHotEmbeddings.from_corpus(whole, field="text", embedding_length=128, min_freq=1)
