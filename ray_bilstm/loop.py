@@ -30,7 +30,7 @@ WARMUP_STEPS = 10
 """First steps of a run that its sentences a second leave out: memory is claimed and kernels are chosen in them."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses; each look waits for the device."""
-EVAL_BATCH_SIZE = 128
+EVAL_BATCH_SIZE = 64
 
 Record = dict[str, Any]
 
