@@ -50,6 +50,7 @@ def crf():
             values = [milliseconds[f"{task}_{length}"][name] for length in lengths]
             shade = OURS if name == "ours" else (OTHERS, "#c9d1d9")[place % 2]
             axes.bar_label(axes.bar(at, values, 0.25, label=name, color=shade), fmt="%.3g", fontsize=7)
+        axes.margins(y=0.12)
         axes.set_xticks([i + 0.27 for i in range(len(lengths))], lengths)
         axes.set_xlabel("characters")
         axes.set_title(f"{title}, ms for 64 sentences", loc="left")
