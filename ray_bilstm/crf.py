@@ -197,19 +197,23 @@ def viterbi(
     """
     B, L, T = emissions_BLT.shape
     emissions_LTB = emissions_BLT.permute(1, 2, 0).contiguous()
-    scores_LTB = torch.empty_like(emissions_LTB)
+    scores_LTB, moves_TTB = torch.empty_like(emissions_LTB), emissions_BLT.new_empty(T, T, B)
     torch.add(emissions_LTB[0], start_T[:, None], out=scores_LTB[0])
-    moves_TTB = emissions_BLT.new_empty(T, T, B)
+    # Views are taken all at once: taking one costs as much as computing on it.
+    emissions, scores, froms = emissions_LTB.unbind(), scores_LTB.unbind(), scores_LTB[:, :, None].unbind()
+    moved_TT1 = transitions_TT[:, :, None]
     for i in range(1, L):
-        torch.add(scores_LTB[i - 1][:, None, :], transitions_TT[:, :, None], out=moves_TTB)
-        torch.add(moves_TTB.amax(0), emissions_LTB[i], out=scores_LTB[i])
+        torch.add(froms[i - 1], moved_TT1, out=moves_TTB)
+        torch.amax(moves_TTB, 0, out=scores[i]).add_(emissions[i])
 
     best_LB, last_LB = (scores_LTB + end_T[:, None]).max(1)
     is_inner_LB = torch.arange(L, device=lengths_B.device)[:, None] < lengths_B - 1
-    path_LB = last_LB.clone()
+    path_LB, into_TT = last_LB.clone(), transitions_TT.T.contiguous()
+    paths, inner, lasts = path_LB.unbind(), is_inner_LB.unbind(), last_LB.unbind()
+    scored = scores_LTB.transpose(1, 2).contiguous().unbind()
     for i in range(L - 2, -1, -1):
-        previous_B = (scores_LTB[i] + transitions_TT[:, path_LB[i + 1]]).argmax(0)
-        path_LB[i] = torch.where(is_inner_LB[i], previous_B, last_LB[i])
+        previous_B = into_TT.index_select(0, paths[i + 1]).add_(scored[i]).argmax(1)
+        torch.where(inner[i], previous_B, lasts[i], out=paths[i])
     best_B = best_LB.gather(0, (lengths_B - 1).clamp(min=0)[None])[0]
     return torch.where(length_mask(lengths_B, L), path_LB.T, 0), torch.where(lengths_B > 0, best_B, 0.0)
 
