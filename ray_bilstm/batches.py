@@ -186,12 +186,14 @@ class TrainingSet:
         window: int | None = None,
         shapes: int | None = None,
         fixed_rows: bool = False,
+        augment: Callable[[Shard], Shard] | None = None,
         token_dropout: float = 0.0,
     ) -> None:
         """`windows()` gives, each time, the shards of this rank for rows 0 to `window` - 1, `window` to ... (all rows
         by default); `lengths_N` has the length of every row of the corpus, `shapes` is how many lengths to pad to (as
         many as occur, by default), `fixed_rows` whether every batch has as many rows as the fullest one so far,
-        `token_dropout` the share of characters and of bigrams that an epoch does not know."""
+        `augment` what an epoch makes of a shard, with the same lengths, `token_dropout` the share of characters and of
+        bigrams that it then does not know."""
         self.windows = windows
         self.lengths_N = lengths_N
         self.batch_size = batch_size
@@ -202,6 +204,7 @@ class TrainingSet:
         self.shapes = padded_lengths(lengths_N, shapes) if shapes else None
         self.fixed_rows = fixed_rows
         self.most_rows = 1
+        self.augment = augment
         self.token_dropout = token_dropout
 
     def __len__(self) -> int:
@@ -219,7 +222,7 @@ class TrainingSet:
             owners = deal(lengths, self.world_size)
             plan = plan_epoch(lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch, shapes=self.shapes)
             own = [start + step.rows[owners[step.rows] == self.rank] for step in plan]
-            shard = shard.drop_tokens(self.token_dropout)
+            shard = (self.augment(shard) if self.augment else shard).drop_tokens(self.token_dropout)
             index_SB = shard.plan(own, self.most_rows)
             self.most_rows = index_SB.shape[1]
             for step, mine, index_B in zip(plan, own, index_SB, strict=True):

@@ -74,15 +74,20 @@ class Scorer:
         ends[starts], types[starts] = lasts, self._type_T[ids[starts]]
         return ends, types
 
-    def spans(self, ids: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int, str]]:
-        """(sentence, start, end, type) of each entity of sentences laid end to end, in order of appearance."""
-        edges = np.concatenate(([0], np.cumsum(lengths)))
+    def entities(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First token, last token and type of each entity of sentences laid end to end, in order of appearance."""
         first = np.zeros(len(ids) + 1, bool)
-        first[edges] = True
+        first[np.concatenate(([0], np.cumsum(lengths)))] = True
         lasts, types = self._entities(ids, first)
         starts = np.flatnonzero(lasts >= 0)
+        return starts, lasts[starts], types[starts]
+
+    def spans(self, ids: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[int, int, int, str]]:
+        """(sentence, start, end, type) of each entity of sentences laid end to end, in order of appearance."""
+        starts, lasts, types = self.entities(ids, lengths)
+        edges = np.concatenate(([0], np.cumsum(lengths)))
         sentences = np.searchsorted(edges, starts, side="right") - 1
-        columns = (sentences, starts - edges[sentences], lasts[starts] + 1 - edges[sentences], types[starts])
+        columns = (sentences, starts - edges[sentences], lasts + 1 - edges[sentences], types)
         for sentence, start, end, type in zip(*(column.tolist() for column in columns), strict=True):
             yield sentence, start, end, self.types[type]
 

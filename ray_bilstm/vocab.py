@@ -86,6 +86,19 @@ class Vocab:
     def _bigram_ids(self) -> _Ids:
         return _Ids((bigram, i) for i, bigram in enumerate(self.bigrams, 2))
 
+    def bigram_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Character ids of the two halves of each bigram, `PADDING` for the end of a sentence: int64, (pairs, 2); and
+        its id: (pairs,). Where tokens are longer than a character, a bigram may have halves in several ways."""
+        ids = {**self._char_ids, END: PADDING}
+        pairs = [
+            (ids[bigram[:cut]], ids[bigram[cut:]], number)
+            for number, bigram in enumerate(self.bigrams, 2)
+            for cut in range(1, len(bigram))
+            if bigram[:cut] in ids and bigram[cut:] in ids
+        ]
+        table = np.array(pairs, np.int64).reshape(-1, 3)
+        return table[:, :2], table[:, 2]
+
     def with_tags_of(self, sentences: Iterable[Any]) -> Vocab:
         """A vocabulary that also numbers tags met only in `sentences`, after its own: to score gold tags that the model
         never learnt. The model keeps the first `len(self.tags)` ids."""
