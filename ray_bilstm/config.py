@@ -91,6 +91,8 @@ class TrainingConfig:
     """passes over train"""
     token_dropout: float = 0.1
     """share of characters and of bigrams that each epoch replaces by the unknown one"""
+    mention_replacement: float = 0.3
+    """share of entities that each epoch replaces by others of their type and length from train"""
     learning_rate: float = 3e-3
     """peak learning rate of AdamW"""
     weight_decay: float = 0.01
@@ -111,6 +113,7 @@ class TrainingConfig:
             _require(self, name, 0 < getattr(self, name) < math.inf, "more than 0")
         for name in ("weight_decay", "patience"):
             _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        _require(self, "mention_replacement", 0 <= self.mention_replacement <= 1, "0 to 1")
         for name in ("token_dropout", "warmup"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and less than 1")
 

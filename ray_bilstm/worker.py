@@ -23,6 +23,7 @@ from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
 from ray_bilstm.config import Config
+from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
@@ -177,9 +178,15 @@ def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]
         window=job.window,
         shapes=job.accelerator.padded_lengths,
         fixed_rows=job.accelerator.fixed_shapes,
+        augment=_augmentation(job),
         token_dropout=training.token_dropout,
     )
     return training_set, {split: _pull_split(job, split, device) for split in ("dev", "test")}
+
+
+def _augmentation(job: Job) -> MentionReplacement | None:
+    share = job.config.training.mention_replacement
+    return MentionReplacement(job.vocab, share) if share else None
 
 
 def _windows(job: Job, device: torch.device) -> Callable[[], Iterable[Shard]]:

@@ -13,7 +13,7 @@ LAYERS = [
     {"accelerator", "config", "shared_memory", "tags"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
-    {"corpus", "model"},
+    {"corpus", "mentions", "model"},
     {"sample", "precision"},
     {"loop"},
     {"checkpoint", "perf"},
