@@ -110,6 +110,10 @@ class BiLstmCrf(nn.Module):
         emissions_LBT: Tensor = self.emission(self.dropout(states_LBH))
         return emissions_LBT.transpose(0, 1)
 
+    def marginals(self, batch: Batch) -> Tensor:
+        """Probability of each tag at each position among the legal paths: float32, (B, L, T), zero in the padding."""
+        return self.crf.marginals(self.emissions(batch), batch.lengths_B)
+
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
         """Best legal tag sequence of each sentence: int64, (B, L), 0 in the padding."""
