@@ -76,6 +76,25 @@ def path_score(
     return score_B + (start_T[tags_BL[:, 0]] + end_T[last_B]) * mask_BL[:, 0]
 
 
+def expected_score(
+    emissions_BLT: Tensor,
+    tags_BLT: Tensor,
+    moves_BTT: Tensor,
+    lengths_B: Tensor,
+    transitions_TT: Tensor,
+    start_T: Tensor,
+    end_T: Tensor,
+) -> Tensor:
+    """Mean of `path_score` over paths drawn from a distribution that `expected_counts` describes: (B,).
+
+    `tags_BLT` is 0 in the padding. Of a single path, the counts are 0 and 1 or whole numbers, and this is its score.
+    """
+    first_BT = tags_BLT[:, 0]
+    last_BT = tags_BLT[torch.arange(len(lengths_B), device=lengths_B.device), (lengths_B - 1).clamp(min=0)]
+    score_B = (emissions_BLT * tags_BLT).sum((1, 2)) + (moves_BTT * transitions_TT).sum((1, 2))
+    return score_B + first_BT @ start_T + last_BT @ end_T
+
+
 def log_partition(
     emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
 ) -> Tensor:
@@ -108,6 +127,25 @@ def marginals(
         emissions_BLT = emissions_BLT.detach().requires_grad_()
         log_z_B = log_partition(emissions_BLT, lengths_B, transitions_TT.detach(), start_T.detach(), end_T.detach())
         return torch.autograd.grad(log_z_B.sum(), emissions_BLT)[0]
+
+
+def expected_counts(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The marginals, (B, L, T), and how often each tag is expected right after each other one, (B, T, T).
+
+    All that a score, being a sum over positions and moves, can tell of the distribution over paths.
+    """
+    shape = (len(lengths_B), *transitions_TT.shape)
+    with torch.enable_grad():
+        emissions_BLT = emissions_BLT.detach().requires_grad_()
+        transitions_BTT = transitions_TT.detach().expand(shape).requires_grad_()  # so that each sentence has a gradient
+        log_z_B = _log_space_partition(emissions_BLT, lengths_B, transitions_BTT, start_T.detach(), end_T.detach())
+        total = torch.where(lengths_B > 0, log_z_B, 0.0).sum()
+        # Sentences of one position have no move.
+        inputs = (emissions_BLT, transitions_BTT)
+        tags_BLT, moves_BTT = torch.autograd.grad(total, inputs, materialize_grads=True)
+    return tags_BLT, moves_BTT
 
 
 class _ScaledLogPartition(torch.autograd.Function):
@@ -244,6 +282,14 @@ class CRF(nn.Module):
             log_z_B = scaled_log_partition(emissions_BLT, lengths_B, *scores)
             return log_z_B - path_score(emissions_BLT, tags_BL, lengths_B, *scores)
 
+    def distil(self, emissions_BLT: Tensor, tags_BLT: Tensor, moves_BTT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Cross-entropy of each sentence's paths with a distribution over them, given its `expected_counts`: (B,), 0
+        for padding rows. Of a single path that is `forward`; log Z is needed once, and differentiated once."""
+        with torch.autocast(emissions_BLT.device.type, enabled=False):
+            emissions_BLT, scores = emissions_BLT.float(), self.scores()
+            log_z_B = scaled_log_partition(emissions_BLT, lengths_B, *scores)
+            return log_z_B - expected_score(emissions_BLT, tags_BLT, moves_BTT, lengths_B, *scores)
+
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
         """Transition, start and end scores, within `BOUND`."""
         transitions_TT, start_T, end_T = (
@@ -268,3 +314,7 @@ class CRF(nn.Module):
     def marginals(self, emissions_BLT: Tensor, lengths_B: Tensor) -> Tensor:
         """Probability of each tag at each position among the legal paths: (B, L, T)."""
         return marginals(emissions_BLT.float(), lengths_B, *self.legal_scores())
+
+    def expected_counts(self, emissions_BLT: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and how often each move is expected: (B, L, T) and (B, T, T)."""
+        return expected_counts(emissions_BLT.float(), lengths_B, *self.legal_scores())

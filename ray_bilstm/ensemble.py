@@ -9,7 +9,7 @@ Shapes: B sentences, L positions, T tags.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -58,9 +58,22 @@ class Ensemble(nn.Module):
         for name, mask in zip(("moves_TT", "start_T", "end_T"), masks, strict=True):
             self.register_buffer(name, torch.where(mask, 0.0, ILLEGAL), persistent=False)
 
+    @torch.no_grad()
     def marginals(self, batch: Batch) -> Tensor:
         """Probability of each tag at each position among the legal paths: float32, (B, L, T), zero in the padding."""
-        return torch.stack([member(batch) for member in self.members]).mean(0)
+        return torch.stack([model.marginals(own) for model, own in self._iter_own(batch)]).mean(0)
+
+    @torch.no_grad()
+    def expected_counts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, and how often each tag is expected right after each other one: (B, L, T) and (B, T, T)."""
+        tags, moves = zip(*(model.expected_counts(own) for model, own in self._iter_own(batch)), strict=True)
+        return torch.stack(tags).mean(0), torch.stack(moves).mean(0)
+
+    def _iter_own(self, batch: Batch) -> Iterator[tuple[BiLstmCrf, Batch]]:
+        """Each model, with the batch as it sees it."""
+        for member in self.members:
+            assert isinstance(member, _Member)
+            yield member.model, member.translate(batch)
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
@@ -81,10 +94,9 @@ class _Member(nn.Module):
         self.register_buffer("chars", _table(own.chars, vocab.chars), persistent=False)
         self.register_buffer("bigrams", _table(own.bigrams, vocab.bigrams), persistent=False)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The marginals of this model."""
-        own = batch._replace(chars_BL=self.chars[batch.chars_BL], bigrams_BL=self.bigrams[batch.bigrams_BL])
-        return self.model.marginals(own)
+    def translate(self, batch: Batch) -> Batch:
+        """The batch in the ids of this model."""
+        return batch._replace(chars_BL=self.chars[batch.chars_BL], bigrams_BL=self.bigrams[batch.bigrams_BL])
 
 
 def _table(own: Iterable[str], names: Sequence[str]) -> Tensor:

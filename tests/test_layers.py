@@ -19,7 +19,7 @@ LAYERS = [
     {"checkpoint", "perf"},
     {"run_directory", "ensemble_directory", "report", "space", "study"},
     {"predict", "card", "dataset", "stream", "backend", "figures"},
-    {"worker", "launch", "search_directory"},
+    {"teacher", "worker", "launch", "search_directory"},
     {"train"},
     {"doctor", "trial"},
     {"tune"},
