@@ -32,6 +32,13 @@ LANES = 16
 keeps its part of a batch: 16 is where the dealing to 8 repeats itself."""
 
 
+class Lessons(NamedTuple):
+    """A distribution over the paths of each sentence, to learn instead of one path: its `crf.expected_counts`."""
+
+    tags_BLT: Tensor
+    moves_BTT: Tensor
+
+
 class Batch(NamedTuple):
     """Sentences of one rank in one step."""
 
@@ -43,6 +50,7 @@ class Batch(NamedTuple):
     """place of each sentence in the corpus; empty for a batch of padding"""
     sentences: int
     """sentences of the step on all ranks together"""
+    lessons: Lessons | None = None
 
 
 class Step(NamedTuple):
@@ -65,9 +73,29 @@ class Shard:
         lengths = encoded.lengths.astype(np.int64)
         self.lengths = torch.from_numpy(np.append(lengths, 0)).to(self.device)
         self.starts = torch.from_numpy(np.append(np.cumsum(lengths) - lengths, 0)).to(self.device)
+        self.lessons: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def with_lessons(self, tags_NT: np.ndarray, moves_STT: np.ndarray, *, weight: float) -> Shard:
+        """The same sentences, with a teacher's `crf.expected_counts` of each token, (tokens, T), and of each sentence,
+        (sentences, T, T): a student learns the share `weight` of them, and of the gold tags the rest."""
+        gold_N = self.tags[:-1].long()
+        sentence_N = torch.repeat_interleave(self.lengths[:-1])
+        # Zeros at the end, for an empty shard and for padding rows.
+        tags, moves = (
+            torch.from_numpy(np.pad(counts, ((0, 1), *[(0, 0)] * (counts.ndim - 1)))).to(self.device) * weight
+            for counts in (tags_NT, moves_STT)
+        )
+        rest_N = torch.full(gold_N.shape, 1 - weight, device=self.device)
+        tags.index_put_((torch.arange(len(gold_N), device=self.device), gold_N), rest_N, accumulate=True)
+        inner = sentence_N[1:] == sentence_N[:-1]
+        moved = (sentence_N[1:][inner], gold_N[:-1][inner], gold_N[1:][inner])
+        moves.index_put_(moved, rest_N[1:][inner], accumulate=True)
+        taught = copy.copy(self)
+        taught.lessons = (tags, moves)
+        return taught
 
     def drop_tokens(self, share: float) -> Shard:
         """The same sentences with `share` of their characters and of their bigrams unknown, so that the unknown one
@@ -99,7 +127,11 @@ class Shard:
         chars_BL, bigrams_BL, tags_BL = (
             torch.where(mask_BL, ids[flat_BL].long(), 0) for ids in (self.chars, self.bigrams, self.tags)
         )
-        return Batch(chars_BL, bigrams_BL, tags_BL, lengths_B, rows, sentences)
+        lessons = None
+        if self.lessons:
+            tags_NT, moves_STT = self.lessons
+            lessons = Lessons(tags_NT[flat_BL] * mask_BL[:, :, None], moves_STT[index_B])
+        return Batch(chars_BL, bigrams_BL, tags_BL, lengths_B, rows, sentences, lessons)
 
     def batch(self, rows: np.ndarray, length: int, *, sentences: int) -> Batch:
         """One batch of `rows`, or of one padding row where there are none."""

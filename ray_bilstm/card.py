@@ -53,7 +53,7 @@ def render_card(result: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 # {_line(name)}
 
 {demonstration if sample else ""}A {kind} tagger for Chinese named entities, character by character, trained with \
-ray_bilstm{f" ({size:,.0f} parameters)" if size else ""}.
+ray_bilstm{f" ({size:,.0f} parameters)" if size else ""}.{_lesson(dig(result, "teacher", "models"))}
 {f"Entity types: {', '.join(map(_line, sorted(types)))}." if types else ""}
 
 ## How to load
@@ -88,6 +88,13 @@ Corpus: {_line(corpus)}.
 
 {_limits(result, split, types)}
 """
+
+
+def _lesson(models: Any) -> str:
+    """What else than gold tags the model was trained on."""
+    if not models:
+        return ""
+    return f" Besides gold tags, it learnt from {f'{models} models that vote' if models > 1 else 'another model'}."
 
 
 def _limits(result: Mapping[str, Any], split: str, types: Mapping[str, Any]) -> str:

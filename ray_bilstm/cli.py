@@ -122,7 +122,7 @@ def _is_expected(error: Exception) -> bool:
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="model directory, such as runs/NAME/best")
+    parser.add_argument("model", type=Path, help="directory of a model, such as runs/NAME/best, or of an ensemble")
     parser.add_argument("data", type=Path, nargs="?", help="a labelled file, or a corpus folder (default: the sample)")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of a folder (default: test)")
     parser.add_argument("--json", action="store_true", help="print JSON, the confusion matrix included")
@@ -153,7 +153,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="model directory, such as runs/NAME/best")
+    parser.add_argument("model", type=Path, help="directory of a model, such as runs/NAME/best, or of an ensemble")
     parser.add_argument("text", nargs="*", help="texts; without any, each line of standard input is one")
 
 
@@ -165,6 +165,35 @@ def _predict(options: argparse.Namespace) -> int:
     texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
     for text, entities in zip(texts, tagger.predict(texts), strict=True):
         print(json.dumps({"text": text, "entities": [e._asdict() for e in entities]}, ensure_ascii=False))
+    return 0
+
+
+def _add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", type=Path, help="directory to write")
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="model",
+        help="model directories; of a search directory, the models of the best configuration, one of each seed",
+    )
+
+
+def _ensemble(options: argparse.Namespace) -> int:
+    """Make models vote: a directory that evaluate, predict and train --teacher take like that of one model.
+
+    The models are copied into it. They share their tags; the sentences that they were trained on may differ.
+
+    examples:
+      python -m ray_bilstm ensemble runs/ensemble runs/1/best runs/2/best runs/3/best
+      python -m ray_bilstm ensemble runs/ensemble runs/search-NAME
+    """
+    from ray_bilstm.ensemble_directory import write_ensemble
+    from ray_bilstm.search_directory import SEARCH, best_models
+
+    given = [best_models(path) if (path / SEARCH).is_file() else [path] for path in options.models]
+    count = write_ensemble(options.output, [model for models in given for model in models])
+    print(f"{options.output}: {count} models that vote")
     return 0
 
 
@@ -243,6 +272,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "study": (add_study_arguments, study_command),
     "evaluate": (_add_evaluate_arguments, _evaluate),
     "predict": (_add_predict_arguments, _predict),
+    "ensemble": (_add_ensemble_arguments, _ensemble),
     "check": (_add_check_arguments, _check),
     "convert": (_add_convert_arguments, _convert),
     "report": (_add_report_arguments, _report),

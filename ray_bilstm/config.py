@@ -48,6 +48,8 @@ class DataConfig:
     """character bigrams seen at least this often in train get a vector; 0: no bigrams"""
     shard_memory: int = 2048
     """MiB of encoded training data that a worker may hold; a larger shard is streamed in every epoch"""
+    teacher: str | None = None
+    """directory of a model or an ensemble that a student learns from, besides gold; default: gold alone"""
 
     def __post_init__(self) -> None:
         _require_choices(self)
@@ -103,6 +105,8 @@ class TrainingConfig:
     """largest gradient norm; longer gradients are scaled down"""
     patience: int = 0
     """stop after this many epochs without a better dev entity F1; 0: never"""
+    teacher_weight: float = 0.5
+    """share of what --teacher says in what a student learns; gold tags have the rest"""
 
     def __post_init__(self) -> None:
         _require_choices(self)
@@ -113,7 +117,8 @@ class TrainingConfig:
             _require(self, name, 0 < getattr(self, name) < math.inf, "more than 0")
         for name in ("weight_decay", "patience"):
             _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        _require(self, "mention_replacement", 0 <= self.mention_replacement <= 1, "0 to 1")
+        for name in ("mention_replacement", "teacher_weight"):
+            _require(self, name, 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("token_dropout", "warmup"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and less than 1")
 

@@ -27,6 +27,9 @@ SCALED_RANGE = 20.0
 """Largest spread of transition scores at which rescaled float32 probabilities are exact: a path that avoids the best
 tag of a position gains at most twice this, so what underflows (below e^-87) weighs less than e^-27 of the sum."""
 
+WIDE_RANGE = 200.0
+"""The same in float64, emissions included: a path that avoids what is best at a few positions stays above e^-745."""
+
 BOUND = SCALED_RANGE / 2
 """What a learnt score counts at most, up or down: so training need not look at the scores, for which the host would
 have to wait for the device, before it takes the fast way."""
@@ -76,6 +79,25 @@ def path_score(
     return score_B + (start_T[tags_BL[:, 0]] + end_T[last_B]) * mask_BL[:, 0]
 
 
+def expected_score(
+    emissions_BLT: Tensor,
+    tags_BLT: Tensor,
+    moves_BTT: Tensor,
+    lengths_B: Tensor,
+    transitions_TT: Tensor,
+    start_T: Tensor,
+    end_T: Tensor,
+) -> Tensor:
+    """Mean of `path_score` over paths drawn from a distribution that `expected_counts` describes: (B,).
+
+    `tags_BLT` is 0 in the padding. Of a single path, the counts are 0 and 1 or whole numbers, and this is its score.
+    """
+    first_BT = tags_BLT[:, 0]
+    last_BT = tags_BLT[torch.arange(len(lengths_B), device=lengths_B.device), (lengths_B - 1).clamp(min=0)]
+    score_B = (emissions_BLT * tags_BLT).sum((1, 2)) + (moves_BTT * transitions_TT).sum((1, 2))
+    return score_B + first_BT @ start_T + last_BT @ end_T
+
+
 def log_partition(
     emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
 ) -> Tensor:
@@ -110,67 +132,127 @@ def marginals(
         return torch.autograd.grad(log_z_B.sum(), emissions_BLT)[0]
 
 
-class _ScaledLogPartition(torch.autograd.Function):
-    """Forward-backward on probabilities, each step rescaled to sum 1.
+@torch.no_grad()
+def expected_counts(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The marginals, (B, L, T), and how often each tag is expected right after each other one, (B, T, T).
 
-    The backward recursion on a reversed sentence has the form of the forward one with the transitions transposed and
-    start and end exchanged. So both run stacked (leading dimension 2) in one loop of L small products, without masks:
-    what either computes in the padding is finite and is never read.
+    All that a score, being a sum over positions and moves, can tell of the distribution over paths. Moves at `ILLEGAL`
+    do not count as scores that are far apart.
     """
+    scores = (transitions_TT, start_T, end_T)
+    mask_BL = length_mask(lengths_B, emissions_BLT.shape[1])
+    emissions_BLT = torch.where(mask_BL[:, :, None], emissions_BLT, 0.0)
+    legal = torch.cat([score[score > ILLEGAL / 2].flatten() for score in scores])
+    spread = (emissions_BLT.amax(2) - emissions_BLT.amin(2)).max() + legal.max() - legal.min()
+    if emissions_BLT.device.type not in ("cpu", "cuda") or spread > WIDE_RANGE:
+        return _log_space_counts(emissions_BLT, lengths_B, *scores)
+    _, saved = _forward_backward(emissions_BLT.double(), lengths_B, *(score.double() for score in scores))
+    _, factors_TT, *_ = saved
+    alpha_LBT, gamma_LBT, tags_LBT, inner_LB1 = _posteriors(torch.ones_like(lengths_B), *saved)
+    moves_BTT = (alpha_LBT[:-1] * inner_LB1).permute(1, 2, 0) @ gamma_LBT[1:].transpose(0, 1) * factors_TT
+    return tags_LBT.transpose(0, 1).to(emissions_BLT.dtype), moves_BTT.to(emissions_BLT.dtype)
+
+
+def _log_space_counts(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`expected_counts` as gradients, of scores of any spread."""
+    shape = (len(lengths_B), *transitions_TT.shape)
+    with torch.enable_grad():
+        emissions_BLT = emissions_BLT.detach().requires_grad_()
+        transitions_BTT = transitions_TT.detach().expand(shape).requires_grad_()  # so that each sentence has a gradient
+        log_z_B = _log_space_partition(emissions_BLT, lengths_B, transitions_BTT, start_T.detach(), end_T.detach())
+        total = torch.where(lengths_B > 0, log_z_B, 0.0).sum()
+        # Sentences of one position have no move.
+        inputs = (emissions_BLT, transitions_BTT)
+        tags_BLT, moves_BTT = torch.autograd.grad(total, inputs, materialize_grads=True)
+    return tags_BLT, moves_BTT
+
+
+class _ScaledLogPartition(torch.autograd.Function):
+    """Log Z by `_forward_backward`, with the marginals as its gradient."""
 
     @staticmethod
     def forward(
         ctx: Any, emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
     ) -> Tensor:
-        B, L, T = emissions_BLT.shape
-        emissions_LBT = emissions_BLT.transpose(0, 1)
-        peaks_LB = emissions_LBT.amax(2)
-        reversal_LB, mask_LB = reversal(lengths_B, L), length_mask(lengths_B, L).T
-        potentials_L2BT = emissions_LBT.new_empty(L, 2, B, T)
-        torch.sub(emissions_LBT, peaks_LB[:, :, None], out=potentials_L2BT[:, 0]).exp_()
-        potentials_L2BT[:, 1] = turn(potentials_L2BT[:, 0], reversal_LB)
-        factors_TT = (transitions_TT - transitions_TT.max()).exp()
-        step_2TT = torch.stack((factors_TT, factors_TT.T))
-        ends_2T = torch.stack((start_T - start_T.max(), end_T - end_T.max())).exp()
-
-        states_L2BT = torch.empty_like(potentials_L2BT)
-        sums_L2B1 = potentials_L2BT.new_empty(L, 2, B, 1)
-        state_2BT = ends_2T[:, None, :] * potentials_L2BT[0]
-        potentials, states, sums = potentials_L2BT.unbind(), states_L2BT.unbind(), sums_L2B1.unbind()
-        for i in range(L):
-            if i:
-                torch.bmm(states[i - 1], step_2TT, out=state_2BT).mul_(potentials[i])
-            torch.sum(state_2BT, 2, keepdim=True, out=sums[i])
-            torch.div(state_2BT, sums[i], out=states[i])
-
-        is_last_LB = torch.arange(L, device=lengths_B.device)[:, None] == (lengths_B - 1).clamp(min=0)
-        # Of the last position, only the sum with the end counts.
-        ending_LB = torch.where(is_last_LB, states_L2BT[:, 0] @ ends_2T[1], 1.0)
-        log_z_B = (torch.where(mask_LB, sums_L2B1[:, 0, :, 0] * ending_LB, 1.0).log() + peaks_LB * mask_LB).sum(0)
-        log_z_B = log_z_B + start_T.max() + end_T.max() + transitions_TT.max() * (lengths_B - 1).clamp(min=0)
-        ctx.save_for_backward(states_L2BT, factors_TT, ends_2T, reversal_LB, mask_LB, is_last_LB)
+        log_z_B, saved = _forward_backward(emissions_BLT, lengths_B, transitions_TT, start_T, end_T)
+        ctx.save_for_backward(*saved)
         return log_z_B
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_B,) = grads
-        states_L2BT, factors_TT, ends_2T, reversal_LB, mask_LB, is_last_LB = ctx.saved_tensors
-        T = states_L2BT.shape[3]
-        alpha_LBT = states_L2BT[:, 0]
-        # The reversed recursion gives potential x beta; turned around again it stands at its own position.
-        gamma_LBT = turn(states_L2BT[:, 1], reversal_LB)
-        beta_LBT = torch.empty_like(gamma_LBT)
-        torch.matmul(gamma_LBT[1:], factors_TT.T, out=beta_LBT[:-1])
-        beta_LBT = torch.where(is_last_LB[:, :, None], ends_2T[1], beta_LBT)
-        joint_LBT = alpha_LBT * beta_LBT
-        weight_LB1 = torch.where(mask_LB, grad_B / joint_LBT.sum(2), 0.0)[:, :, None]
-        grad_emissions_LBT = torch.where(mask_LB[:, :, None], joint_LBT * weight_LB1, 0.0)
-
-        inner_LB1 = torch.where(mask_LB[1:, :, None], weight_LB1[:-1], 0.0)
+        alpha_LBT, gamma_LBT, grad_LBT, inner_LB1 = _posteriors(grads[0], *ctx.saved_tensors)
+        _, factors_TT, _, _, _, is_last_LB = ctx.saved_tensors
+        T = len(factors_TT)
         pairs_TT = (alpha_LBT[:-1] * inner_LB1).reshape(-1, T).T @ gamma_LBT[1:].reshape(-1, T)
-        grad_end_T = (grad_emissions_LBT * is_last_LB[:, :, None]).sum((0, 1))
-        grad_emissions_BLT = grad_emissions_LBT.transpose(0, 1)
-        return grad_emissions_BLT, None, pairs_TT * factors_TT, grad_emissions_LBT[0].sum(0), grad_end_T
+        grad_end_T = (grad_LBT * is_last_LB[:, :, None]).sum((0, 1))
+        return grad_LBT.transpose(0, 1), None, pairs_TT * factors_TT, grad_LBT[0].sum(0), grad_end_T
+
+
+def _forward_backward(
+    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Forward-backward on probabilities, each step rescaled to sum 1: log Z, (B,), and what `_posteriors` needs.
+
+    The backward recursion on a reversed sentence has the form of the forward one with the transitions transposed and
+    start and end exchanged. So both run stacked (leading dimension 2) in one loop of L small products, without masks:
+    what either computes in the padding is finite and is never read.
+    """
+    B, L, T = emissions_BLT.shape
+    emissions_LBT = emissions_BLT.transpose(0, 1)
+    peaks_LB = emissions_LBT.amax(2)
+    reversal_LB, mask_LB = reversal(lengths_B, L), length_mask(lengths_B, L).T
+    potentials_L2BT = emissions_LBT.new_empty(L, 2, B, T)
+    torch.sub(emissions_LBT, peaks_LB[:, :, None], out=potentials_L2BT[:, 0]).exp_()
+    potentials_L2BT[:, 1] = turn(potentials_L2BT[:, 0], reversal_LB)
+    factors_TT = (transitions_TT - transitions_TT.max()).exp()
+    step_2TT = torch.stack((factors_TT, factors_TT.T))
+    ends_2T = torch.stack((start_T - start_T.max(), end_T - end_T.max())).exp()
+
+    states_L2BT = torch.empty_like(potentials_L2BT)
+    sums_L2B1 = potentials_L2BT.new_empty(L, 2, B, 1)
+    state_2BT = ends_2T[:, None, :] * potentials_L2BT[0]
+    potentials, states, sums = potentials_L2BT.unbind(), states_L2BT.unbind(), sums_L2B1.unbind()
+    for i in range(L):
+        if i:
+            torch.bmm(states[i - 1], step_2TT, out=state_2BT).mul_(potentials[i])
+        torch.sum(state_2BT, 2, keepdim=True, out=sums[i])
+        torch.div(state_2BT, sums[i], out=states[i])
+
+    is_last_LB = torch.arange(L, device=lengths_B.device)[:, None] == (lengths_B - 1).clamp(min=0)
+    # Of the last position, only the sum with the end counts.
+    ending_LB = torch.where(is_last_LB, states_L2BT[:, 0] @ ends_2T[1], 1.0)
+    log_z_B = (torch.where(mask_LB, sums_L2B1[:, 0, :, 0] * ending_LB, 1.0).log() + peaks_LB * mask_LB).sum(0)
+    log_z_B = log_z_B + start_T.max() + end_T.max() + transitions_TT.max() * (lengths_B - 1).clamp(min=0)
+    return log_z_B, (states_L2BT, factors_TT, ends_2T, reversal_LB, mask_LB, is_last_LB)
+
+
+def _posteriors(
+    weight_B: Tensor,
+    states_L2BT: Tensor,
+    factors_TT: Tensor,
+    ends_2T: Tensor,
+    reversal_LB: Tensor,
+    mask_LB: Tensor,
+    is_last_LB: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both recursions, (L, B, T), the marginals times the weight of their sentence, (L, B, T), and what makes a product
+    of the recursions at two positions the marginal of a move, times that weight, (L - 1, B, 1)."""
+    alpha_LBT = states_L2BT[:, 0]
+    # The reversed recursion gives potential x beta; turned around again it stands at its own position.
+    gamma_LBT = turn(states_L2BT[:, 1], reversal_LB)
+    beta_LBT = torch.empty_like(gamma_LBT)
+    torch.matmul(gamma_LBT[1:], factors_TT.T, out=beta_LBT[:-1])
+    beta_LBT = torch.where(is_last_LB[:, :, None], ends_2T[1], beta_LBT)
+    joint_LBT = alpha_LBT * beta_LBT
+    weight_LB1 = torch.where(mask_LB, weight_B / joint_LBT.sum(2), 0.0)[:, :, None]
+    tags_LBT = torch.where(mask_LB[:, :, None], joint_LBT * weight_LB1, 0.0)
+
+    inner_LB1 = torch.where(mask_LB[1:, :, None], weight_LB1[:-1], 0.0)
+    return alpha_LBT, gamma_LBT, tags_LBT, inner_LB1
 
 
 def _log_space_partition(
@@ -248,6 +330,14 @@ class CRF(nn.Module):
             log_z_B = scaled_log_partition(emissions_BLT, lengths_B, *scores)
             return log_z_B - path_score(emissions_BLT, tags_BL, lengths_B, *scores)
 
+    def distil(self, emissions_BLT: Tensor, tags_BLT: Tensor, moves_BTT: Tensor, lengths_B: Tensor) -> Tensor:
+        """Cross-entropy of each sentence's paths with a distribution over them, given its `expected_counts`: (B,), 0
+        for padding rows. Of a single path that is `forward`; log Z is needed once, and differentiated once."""
+        with torch.autocast(emissions_BLT.device.type, enabled=False):
+            emissions_BLT, scores = emissions_BLT.float(), self.scores()
+            log_z_B = scaled_log_partition(emissions_BLT, lengths_B, *scores)
+            return log_z_B - expected_score(emissions_BLT, tags_BLT, moves_BTT, lengths_B, *scores)
+
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
         """Transition, start and end scores, within `BOUND`."""
         transitions_TT, start_T, end_T = (
@@ -271,4 +361,8 @@ class CRF(nn.Module):
 
     def marginals(self, emissions_BLT: Tensor, lengths_B: Tensor) -> Tensor:
         """Probability of each tag at each position among the legal paths: (B, L, T)."""
-        return marginals(emissions_BLT.float(), lengths_B, *self.legal_scores())
+        return self.expected_counts(emissions_BLT, lengths_B)[0]
+
+    def expected_counts(self, emissions_BLT: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and how often each move is expected: (B, L, T) and (B, T, T)."""
+        return expected_counts(emissions_BLT.float(), lengths_B, *self.legal_scores())

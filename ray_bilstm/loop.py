@@ -22,6 +22,7 @@ from ray_bilstm.accelerator import ACCELERATORS, synchronize
 from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
 from ray_bilstm.collective import copy_from_first, rank, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
+from ray_bilstm.ensemble import Ensemble
 from ray_bilstm.metrics import Counts, Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
@@ -154,7 +155,7 @@ def train_epoch(
 
 
 @torch.no_grad()
-def evaluate(model: BiLstmCrf, shard: Shard, scorer: Scorer, *, precision: Precision) -> Counts:
+def evaluate(model: BiLstmCrf | Ensemble, shard: Shard, scorer: Scorer, *, precision: Precision) -> Counts:
     """Counts over all ranks' shards; every sentence counts once, however many ranks there are."""
     model.eval()
     counts = scorer.zero()

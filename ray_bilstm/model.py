@@ -97,8 +97,14 @@ class BiLstmCrf(nn.Module):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of each sentence, in nats: float32, (B,), 0 for padding rows."""
-        losses_B: Tensor = self.crf(self.emissions(batch), batch.tags_BL, batch.lengths_B)
+        """Loss of each sentence, in nats: float32, (B,), 0 for padding rows."""
+        return self.loss(self.emissions(batch), batch)
+
+    def loss(self, emissions_BLT: Tensor, batch: Batch) -> Tensor:
+        """Negative log-likelihood of the gold path; of a batch with lessons, the mean of it over their paths."""
+        if batch.lessons:
+            return self.crf.distil(emissions_BLT, *batch.lessons, batch.lengths_B)
+        losses_B: Tensor = self.crf(emissions_BLT, batch.tags_BL, batch.lengths_B)
         return losses_B
 
     def emissions(self, batch: Batch) -> Tensor:
@@ -109,6 +115,16 @@ class BiLstmCrf(nn.Module):
         states_LBH = self.bilstm(self.dropout(embedded_LBE), batch.lengths_B)
         emissions_LBT: Tensor = self.emission(self.dropout(states_LBH))
         return emissions_LBT.transpose(0, 1)
+
+    @torch.no_grad()
+    def marginals(self, batch: Batch) -> Tensor:
+        """Probability of each tag at each position among the legal paths: float32, (B, L, T), zero in the padding."""
+        return self.crf.marginals(self.emissions(batch), batch.lengths_B)
+
+    @torch.no_grad()
+    def expected_counts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, and how often each tag is expected right after each other one: (B, L, T) and (B, T, T)."""
+        return self.crf.expected_counts(self.emissions(batch), batch.lengths_B)
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:

@@ -118,8 +118,7 @@ def _break_down(
         with precision.autocast():
             emissions_BLT = model.emissions(batch)
             end("forward")
-            losses_B = model.crf(emissions_BLT, batch.tags_BL, batch.lengths_B)
-            loss = losses_B.sum() * (world_size() / batch.sentences)
+            loss = model.loss(emissions_BLT, batch).sum() * (world_size() / batch.sentences)
             end("crf")
         precision.backward(loss)
         end("backward")

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from ray_bilstm.batches import Shard, iter_eval_batches
-from ray_bilstm.checkpoint import read_model
 from ray_bilstm.corpus import Sentence
+from ray_bilstm.ensemble import Ensemble
+from ray_bilstm.ensemble_directory import read_tagger
 from ray_bilstm.loop import EVAL_BATCH_SIZE, evaluate
 from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
@@ -33,12 +34,12 @@ class Entity(NamedTuple):
 
 
 class Tagger:
-    """A model with its vocabulary. In a half `dtype`, all but the CRF is computed in it: about twice as fast in
-    bfloat16 on a CPU that has units for it."""
+    """A model, or an ensemble of several, with its vocabulary. In a half `dtype`, all but the CRF is computed in it:
+    about twice as fast in bfloat16 on a CPU that has units for it."""
 
     def __init__(
         self,
-        model: BiLstmCrf,
+        model: BiLstmCrf | Ensemble,
         vocab: Vocab,
         *,
         device: torch.device | str = "cpu",
@@ -56,8 +57,9 @@ class Tagger:
     def load(
         cls, directory: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> Tagger:
-        """From a model directory such as `runs/x/best`. Raises CheckpointError for a damaged one."""
-        return cls(*read_model(directory), device=device, dtype=dtype)
+        """From the directory of a model, such as `runs/x/best`, or of an ensemble. Raises CheckpointError for a damaged
+        one."""
+        return cls(*read_tagger(directory), device=device, dtype=dtype)
 
     @overload
     def predict(self, text: str) -> list[Entity]: ...  # type: ignore[overload-overlap]  # a str is a sequence too

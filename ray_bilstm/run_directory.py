@@ -89,6 +89,7 @@ def _check_same(path: Path, config: Config) -> None:
             for section in ("model", "training")
             for name, value in config.to_dict()[section].items()
         ]
+        pairs.append(("teacher", before["data"].get("teacher"), config.data.teacher))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / CONFIG}: not the settings of a run: {error!r}") from error
     changed = [f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new]

@@ -118,6 +118,16 @@ def read_study(path: Path) -> Record:
     return make_study(read_trials(path))
 
 
+def best_models(path: Path) -> list[Path]:
+    """The model directories of the best configuration, a finished seed each. Raises RunError where there are none."""
+    study = make_study(read_trials(path))
+    if study["best"] is None:
+        raise RunError(f"{path}: got no finished trial, expected a search with at least one")
+    best = study["configurations"][study["best"]]["config"]
+    trials = [trial for trial in study["trials"] if trial["config"] == best and trial["status"] == FINISHED]
+    return [path / trial["path"] / run_directory.BEST for trial in trials]
+
+
 def write_study(path: Path) -> Record:
     """study.json, the plots and best/, from the trials; returns the study."""
     study = make_study(read_trials(path))

@@ -23,13 +23,13 @@ import ray.train
 import torch
 
 import ray_bilstm
-from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, stream, worker
+from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, stream, teacher, worker
 from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
 from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.vocab import Vocab
-from ray_bilstm.worker import Job, Outcome
+from ray_bilstm.worker import Job, Outcome, Teaching
 
 Record = dict[str, Any]
 
@@ -43,6 +43,7 @@ class Shared:
     """the splits, encoded"""
     claim: cluster.Claim
     """of a worker, small enough that runs at the same time fit side by side"""
+    teaching: Teaching | None = None
 
 
 def train(
@@ -129,6 +130,7 @@ def _run(
         lengths=lengths,
         window=stream.plan_window(lengths["train"], config),
         plan=plan,
+        teaching=shared.teaching if shared else ask_teacher(config, vocab, corpus.train, lengths["train"]),
     )
     try:
         if job.window:
@@ -159,6 +161,17 @@ def encode(corpus: Corpus, vocab: Vocab, *, without_train: bool = False) -> dict
     """The splits, through Ray Data; `vocab` knows the tags of all of them."""
     splits = {split: part for split, part in corpus.splits.items() if not (without_train and split == "train")}
     return {split: dataset.make_dataset(sentences, vocab) for split, sentences in splits.items()}
+
+
+def ask_teacher(config: Config, vocab: Vocab, sentences: Sequence[Sentence], lengths: np.ndarray) -> Teaching | None:
+    """The teacher of `config`, if it has one, and what it says of the training sentences, in Ray's object store.
+
+    Raises what `teacher.read_teacher` raises.
+    """
+    if config.data.teacher is None:
+        return None
+    model, own = teacher.read_teacher(config, vocab, lengths)
+    return Teaching(teacher.describe(config), ray.put(teacher.teach(model, own, sentences)))
 
 
 def _write_stream(job: Job, sentences: Sequence[Sentence], vocab: Vocab, window: int) -> None:
@@ -225,6 +238,7 @@ def _describe(job: Job, corpus: Corpus) -> Record:
         "seed": training.seed,
         "batch_size": training.batch_size,
         "train_epochs": training.train_epochs,
+        "teacher": job.teaching.described if job.teaching else None,
         "versions": {
             "ray_bilstm": ray_bilstm.__version__,
             "python": platform.python_version(),

@@ -112,11 +112,13 @@ def _encode(corpus: Corpus, config: Config, plan: Plan, claim: cluster.Claim) ->
     axis = plan.axes.get("bigram_min_count", Choices((config.data.bigram_min_count,)))
     shared, lengths_N = {}, np.array([len(sentence.tokens) for sentence in corpus.train])
     streamed = stream.plan_window(lengths_N, config) is not None
+    tags = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=0)
+    teaching = train.ask_teacher(config, tags, corpus.train, lengths_N)
     for count in axis.values if isinstance(axis, Choices) else ():
         vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=count)
         scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
         datasets = train.encode(corpus, scored, without_train=streamed)
-        shared[count] = train.Shared(corpus=corpus, datasets=datasets, claim=claim)
+        shared[count] = train.Shared(corpus=corpus, datasets=datasets, claim=claim, teaching=teaching)
     return shared
 
 

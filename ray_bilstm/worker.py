@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import ray
 import ray.train
 import ray.util
 import torch
@@ -30,6 +31,15 @@ from ray_bilstm.precision import Precision
 from ray_bilstm.vocab import Vocab
 
 Record = dict[str, Any]
+
+
+class Teaching(NamedTuple):
+    """A teacher, and what it says of train."""
+
+    described: Record
+    """part of result.json"""
+    counts: ray.ObjectRef
+    """of `teacher.Counts`"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +61,7 @@ class Job:
     """sentences of a window of train, which is then streamed from disk"""
     plan: perf.Plan | None = None
     """of a throughput run"""
+    teaching: Teaching | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -202,6 +213,9 @@ def _windows(job: Job, device: torch.device) -> Callable[[], Iterable[Shard]]:
             device=device,
         )
     shard = _pull_split(job, "train", device)
+    if job.teaching:
+        own = ray.get(job.teaching.counts).of(shard.rows, job.lengths["train"])
+        shard = shard.with_lessons(*own, weight=job.config.training.teacher_weight)
     return lambda: [shard]
 
 

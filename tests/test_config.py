@@ -46,6 +46,8 @@ OUT_OF_RANGE = [
     ("warmup", -0.1),
     ("clip_norm", 0.0),
     ("patience", -1),
+    ("teacher_weight", 1.1),
+    ("teacher_weight", -0.1),
     ("device", "tpu"),
     ("num_workers", 0),
     ("local_rank", -1),
@@ -62,7 +64,7 @@ def test_a_value_out_of_range_is_named(name, value):
 
 
 def test_every_setting_with_a_range_is_in_the_list_above():
-    free = {"data_dir", "distributed", "output_dir", "overwrite", "resume"}
+    free = {"data_dir", "teacher", "distributed", "output_dir", "overwrite", "resume"}
     assert {flag.name for flag in FLAGS} - {name for name, _ in OUT_OF_RANGE} == free
 
 

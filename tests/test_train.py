@@ -18,10 +18,11 @@ from ray_bilstm.batches import TrainingSet
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus, write_sentences
+from ray_bilstm.ensemble_directory import write_ensemble
 from ray_bilstm.launch import passed_on
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.predict import Tagger
-from ray_bilstm.run_directory import RunError
+from ray_bilstm.run_directory import RunError, read_config
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.train import train
 from ray_bilstm.vocab import Vocab
@@ -239,6 +240,49 @@ def test_a_training_set_larger_than_its_memory_is_streamed(run, data_dir, tmp_pa
     assert one != pytest.approx([record["train_loss"] for record in whole], rel=1e-3), "other batches"
 
 
+@pytest.fixture(scope="module")
+def teacher(run, tmp_path_factory) -> Path:
+    """Two models that vote: those of the finished run."""
+    path = tmp_path_factory.mktemp("teacher") / "ensemble"
+    write_ensemble(path, [run[1] / "best", run[1] / "last"])
+    return path
+
+
+def test_a_student_is_the_same_on_any_number_of_workers(run, teacher, data_dir, tmp_path) -> None:
+    _, _, alone = run
+    histories = {}
+    for workers in (1, 2, 8):
+        path = tmp_path / str(workers)
+        fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(path), "train_epochs": 3}
+        result, _ = train(Config().with_fields(**fields, num_workers=workers, teacher=str(teacher), teacher_weight=0.5))
+        histories[workers] = run_directory.read_history(path)
+        described = result["teacher"]
+        assert (described["path"], described["models"], described["weight"]) == (str(teacher), 2, 0.5)
+        for file in (file for model in ("best", "last") for file in (path / model).iterdir()):
+            assert str(teacher).encode() not in file.read_bytes(), file
+        assert "it learnt from 2 models that vote." in (path / "best" / "README.md").read_text(encoding="utf-8")
+        assert read_config(path)["data"]["teacher"] == str(teacher)
+    losses = {workers: [record["train_loss"] for record in records] for workers, records in histories.items()}
+    for workers in (2, 8):
+        assert histories[workers][0]["first_step_loss"] == pytest.approx(histories[1][0]["first_step_loss"], rel=1e-6)
+        assert losses[workers] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[1][-1] < losses[1][0]
+    assert losses[1] != pytest.approx([record["train_loss"] for record in alone], rel=1e-3)
+
+
+def test_a_student_is_resumed_with_its_teacher(teacher, data_dir, tmp_path) -> None:
+    fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "train_epochs": 2}
+    config = Config().with_fields(**fields, teacher=str(teacher))
+    result, _ = train(config)
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(RunError, match=r"cannot resume with other settings: teacher was '.*' and is None"):
+        train(config.with_fields(resume=True, teacher=None))
+    again, _ = train(config.with_fields(resume=True))
+    assert {part: again[part] for part in ("dev", "test", "teacher")} == {
+        part: result[part] for part in ("dev", "test", "teacher")
+    }
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_every_sentence_goes_to_exactly_one_rank(world_size: int) -> None:
     sentences = sample_corpus().train[:301]
@@ -324,6 +368,7 @@ def test_workers_of_a_running_cluster_import_what_the_driver_imports(monkeypatch
         (["--device", "npu"], "error: torch_npu is not installed: pip install 'ray_bilstm[npu]'"),
         (["--batch-size", "0"], "error: batch_size is 0: expected 1 or more"),
         (["--data_dir", "nowhere"], "error: nowhere: got nothing, expected a folder"),
+        (["--teacher", "nowhere"], "error: nowhere: got no model.safetensors, config.json, vocab.json, expected"),
         (["--resume", "--overwrite"], "error: overwrite and resume exclude each other"),
         (["--output-dir", "/proc/none"], "error: /proc/none: cannot be written: No such file or directory"),
     ],
