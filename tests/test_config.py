@@ -62,7 +62,7 @@ def test_a_value_out_of_range_is_named(name, value):
 
 
 def test_every_setting_with_a_range_is_in_the_list_above():
-    free = {"data_dir", "distributed", "output_dir", "overwrite", "resume"}
+    free = {"data_dir", "distributed", "embeddings", "init_from", "output_dir", "overwrite", "resume"}
     assert {flag.name for flag in FLAGS} - {name for name, _ in OUT_OF_RANGE} == free
 
 

@@ -52,7 +52,7 @@ def losses_of(model, vocab, tokens):
 
 @BIGRAMS
 def test_no_prediction_depends_on_what_is_to_be_predicted(sentences, bigrams):
-    """A changed character changes no state from which it, or what lies beyond it, is predicted; and it changes others."""
+    """A changed character changes no state from which it, or what lies beyond it, is predicted; others it does."""
     model, vocab = make_model(sentences, bigrams=bigrams)
     tokens = list(max(sentences, key=lambda sentence: len(sentence.tokens)).tokens)
     _, kept = losses_of(model, vocab, tokens)
@@ -119,7 +119,7 @@ def test_a_tiny_model_learns(sentences):
     assert figures[-1] < figures[0] / 2
     predictions = sum(max(0, len(s.tokens) - 2) + len(s.tokens) - 1 for s in sentences)
     assert history[0]["held_out"]["predictions"] == predictions
-    assert [record["best"] for record in history][0]
+    assert history[0]["best"]
     assert set(weights) == {name for name, _ in make_model(sentences)[0].named_parameters()}
 
 
