@@ -52,14 +52,15 @@ def read_vectors(path: str | Path, *, size: int, wanted: Callable[[str], bool]) 
             promised = header[0]
             _check_size(where, header[1], size)
             continue
-        if number == 1 or line.count(b" ") != size:
+        plain = line.count(b" ") == size
+        if number == 1 or not plain:
             _check_fields(where, line, size, first=number == 1)
         lines += 1
-        name, numbers = _split(where, line, size)
+        name = _decode(where, line.partition(b" ")[0] if plain else line.rsplit(b" ", size)[0])
         if name in vectors:
             repeated += 1
         elif wanted(name):
-            vectors[name] = _parse(where, numbers)
+            vectors[name] = _parse(where, line.rsplit(b" ", size)[1:])
     if promised not in (None, lines):
         raise EmbeddingsError(f"{path}:1: the header says {promised:,} vectors, expected the {lines:,} that follow it")
     matrix = np.stack(list(vectors.values())) if vectors else np.zeros((0, size), np.float32)
@@ -117,10 +118,9 @@ def _is_number(field: bytes) -> bool:
     return True
 
 
-def _split(where: str, line: bytes, size: int) -> tuple[str, list[bytes]]:
-    name, *numbers = line.rsplit(b" ", size)
+def _decode(where: str, name: bytes) -> str:
     try:
-        return name.decode("utf-8"), numbers
+        return name.decode("utf-8")
     except UnicodeDecodeError:
         raise EmbeddingsError(f"{where}: got the name {name!r}, expected UTF-8") from None
 

@@ -116,8 +116,9 @@ def _select(vectors: Vectors, keep: list[bool]) -> Vectors:
     return Vectors(names, vectors.matrix[np.array(keep, bool)])
 
 
-def grow(vocab: Vocab, start: Start | None) -> Vocab:
-    """The vocabulary of train, and behind it what only the source knows."""
+def make_vocab(corpus: Corpus, start: Start | None, config: Config) -> Vocab:
+    """That of train, and behind it what only the source knows."""
+    vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=config.data.bigram_min_count)
     if start is None:
         return vocab
     return vocab.with_outside(start.chars.names, start.bigrams.names if start.grows_bigrams else ())

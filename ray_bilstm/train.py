@@ -126,7 +126,7 @@ def run(
     if on_start:
         on_start(corpus)
     begin = shared.start if shared else start.read_start(config, corpus)
-    vocab = make_vocab(corpus, begin, config)
+    vocab = start.make_vocab(corpus, begin, config)
     covered = {"outside": start.coverage(begin, vocab, corpus)} if begin else {}
     if begin and on_coverage:
         on_coverage(covered["outside"])
@@ -181,12 +181,6 @@ def run(
 def load_corpus(data: DataConfig) -> Corpus:
     """The corpus of the settings. Raises CorpusError."""
     return sample_corpus() if data.data_dir is None else read_corpus(data.data_dir, scheme=data.scheme)
-
-
-def make_vocab(corpus: Corpus, begin: Start | None, config: Config) -> Vocab:
-    """That of train, grown by what the start knows besides."""
-    vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=config.data.bigram_min_count)
-    return start.grow(vocab, begin)
 
 
 def encode(corpus: Corpus, vocab: Vocab, *, without_train: bool = False) -> dict[str, ray.data.Dataset]:

@@ -65,7 +65,7 @@ def search(
         on_start(corpus)
     begin = start.read_start(config, corpus)
     if begin and on_coverage:
-        on_coverage(start.coverage(begin, train.make_vocab(corpus, begin, config), corpus))
+        on_coverage(start.coverage(begin, start.make_vocab(corpus, begin, config), corpus))
     launch.connect(config)
     chosen, _, config = launch.fit_to_cluster(config)
     path = run_directory.choose_path(config.run.output_dir, f"search-{config.run.num_workers}p-{chosen.name}")
@@ -118,7 +118,7 @@ def _encode(
     shared, lengths_N = {}, np.array([len(sentence.tokens) for sentence in corpus.train])
     streamed = stream.plan_window(lengths_N, config) is not None
     for count in axis.values if isinstance(axis, Choices) else ():
-        vocab = train.make_vocab(corpus, begin, config.with_fields(bigram_min_count=count))
+        vocab = start.make_vocab(corpus, begin, config.with_fields(bigram_min_count=count))
         scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
         datasets = train.encode(corpus, scored, without_train=streamed)
         shared[count] = train.Shared(corpus=corpus, start=begin, datasets=datasets, claim=claim)

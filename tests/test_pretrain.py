@@ -103,7 +103,7 @@ def test_a_tagger_starts_from_it_and_goes_on(pretrained, tmp_path) -> None:
     place = tagger.vocab.outside_chars.index("龘")
     assert torch.equal(tagger.model.char_embedding.outside[place], outside)
     card = (path / "best" / "README.md").read_text(encoding="utf-8")
-    assert "Started from outside knowledge: init\\_from run." in card
+    assert "Started from outside knowledge: init_from run." in card
     assert not [name for name in (path / "best").iterdir() if str(start).encode() in name.read_bytes()]
 
 

@@ -13,7 +13,6 @@ from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.embeddings import EmbeddingsError
 from ray_bilstm.model import BiLstmCrf
-from ray_bilstm.vocab import Vocab
 
 SMALL = {"embedding_size": 3, "bigram_size": 3, "hidden_size": 5, "bigram_min_count": 1}
 FILE = "7 3\n王 1 2 3\n芳 2 0 -1\n王芳 4 5 6\n☃ 7 8 9\n龙 -7 -8 -9\n龙王 1 1 1\n不知道 1 2 1\n"
@@ -39,7 +38,7 @@ def make_model(config, vocab, seed=1):
 
 def started(tmp_path, config, corpus):
     begin = start.read_start(config, corpus)
-    vocab = start.grow(Vocab.build(corpus.train, scheme="BMES", bigram_min_count=1), begin)
+    vocab = start.make_vocab(corpus, begin, config)
     model = make_model(config, vocab)
     start.write_start(tmp_path / "start", begin, vocab)
     start.load_start(tmp_path / "start", model)
@@ -80,7 +79,7 @@ def test_bigrams_stay_random_where_sizes_differ(config, corpus):
 
 def test_coverage(config, corpus):
     begin = start.read_start(config, corpus)
-    vocab = start.grow(Vocab.build(corpus.train, scheme="BMES", bigram_min_count=1), begin)
+    vocab = start.make_vocab(corpus, begin, config)
     covered = start.coverage(begin, vocab, corpus)
     assert covered["embeddings"] == config.data.embeddings
     assert (covered["vectors"], covered["repeated"]) == (7, 0)
