@@ -70,7 +70,7 @@ Each entity has `text`, `type`, `start` and `end`.
 
 ## Data
 
-Corpus: {_line(corpus)}.
+Corpus: {_line(corpus)}.{_start(dig(result, "outside") or {})}
 
 {_markdown(("split", "sentences", "SHA-256"), corpus_splits(result))}
 
@@ -95,6 +95,13 @@ def _lesson(models: Any) -> str:
     if not models:
         return ""
     return f" Besides gold tags, it learnt from {f'{models} models that vote' if models > 1 else 'another model'}."
+
+
+def _start(outside: Mapping[str, Any]) -> str:
+    """What the model knows besides the corpus: names without their folders, which are of the training machine."""
+    named = ("embeddings", "init_from")
+    sources = [f"{key} {PurePath(str(outside[key])).name}" for key in named if outside.get(key)]
+    return f" Started from outside knowledge: {_line(', '.join(sources))}." if sources else ""
 
 
 def _limits(result: Mapping[str, Any], split: str, types: Mapping[str, Any]) -> str:

@@ -73,6 +73,25 @@ def write_model(directory: Path, weights: dict[str, Tensor], *, config: Config, 
 def read_model(directory: str | Path) -> tuple[BiLstmCrf, Vocab]:
     """The model of a directory, in evaluation mode on the cpu. Raises CheckpointError with what is wrong and where."""
     directory = Path(directory)
+    config, vocab, weights = read_weights(directory)
+    with torch.device("meta"):
+        expected = {name: tuple(weight.shape) for name, weight in BiLstmCrf(config, vocab).named_parameters()}
+    got = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if "emission.weight" not in got:
+        raise CheckpointError(f"{directory}: got a pretrained model, not a tagger: start one from it with --init-from")
+    if got != expected:
+        wrong = sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
+        raise CheckpointError(
+            f"{directory / MODEL}: {wrong[0]} has shape {got.get(wrong[0])}, expected {expected.get(wrong[0])} from "
+            f"{CONFIG} and {VOCAB}: the files are not of one model"
+        )
+    model = BiLstmCrf(config, vocab)
+    model.load_state_dict(weights)
+    return model.eval(), vocab
+
+
+def read_weights(directory: Path) -> tuple[ModelConfig, Vocab, dict[str, Tensor]]:
+    """What stands in a model directory, unchecked against one another. Raises CheckpointError."""
     missing = [name for name in (MODEL, CONFIG, VOCAB) if not (directory / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -89,19 +108,7 @@ def read_model(directory: str | Path) -> tuple[BiLstmCrf, Vocab]:
         vocab = Vocab.from_json((directory / VOCAB).read_text(encoding="utf-8"))
     except (VocabError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{directory / VOCAB}: {error}") from error
-    weights, _ = _read_tensors(directory / MODEL)
-    with torch.device("meta"):
-        expected = {name: tuple(weight.shape) for name, weight in BiLstmCrf(config, vocab).named_parameters()}
-    got = {name: tuple(weight.shape) for name, weight in weights.items()}
-    if got != expected:
-        wrong = sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
-        raise CheckpointError(
-            f"{directory / MODEL}: {wrong[0]} has shape {got.get(wrong[0])}, expected {expected.get(wrong[0])} from "
-            f"{CONFIG} and {VOCAB}: the files are not of one model"
-        )
-    model = BiLstmCrf(config, vocab)
-    model.load_state_dict(weights)
-    return model.eval(), vocab
+    return config, vocab, read_tensors(directory / MODEL)
 
 
 def write_state(directory: Path, progress: Progress) -> None:
@@ -132,6 +139,11 @@ def read_state(directory: Path) -> Progress:
 
 
 _TENSORS = ("weights", "best_weights", "moments", "loss_scale")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Those of a safetensors file, by name. Raises CheckpointError where it cannot be read."""
+    return _read_tensors(path)[0]
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ray_bilstm import __version__
 from ray_bilstm.check import check, format_check
+from ray_bilstm.cli_pretrain import add_pretrain_arguments, pretrain_command
 from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
 from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
 from ray_bilstm.config import ConfigError, iter_flags
@@ -114,8 +115,8 @@ def _is_expected(error: Exception) -> bool:
     """Whether the message says all that a user needs. Looked up late: these modules import torch and ray."""
     if isinstance(error, (CorpusError, ConfigError, OSError)):
         return True
-    expected = {"AcceleratorError", "CheckpointError", "ClusterError", "RunError", "TrainingError", "VocabError"}
-    return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in expected
+    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Run", "Training", "Vocab")
+    return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in {f"{of}Error" for of in ours}
 
 
 # the other commands ---------------------------------------------------------------------------------------------------
@@ -268,6 +269,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "train": (add_train_arguments, train_command),
+    "pretrain": (add_pretrain_arguments, pretrain_command),
     "tune": (add_tune_arguments, tune_command),
     "study": (add_study_arguments, study_command),
     "evaluate": (_add_evaluate_arguments, _evaluate),

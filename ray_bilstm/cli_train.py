@@ -50,7 +50,7 @@ def train_command(options: argparse.Namespace, **defaults: Any) -> int:
 
     if config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser()):
         print(f"{config.run.output_dir} holds a finished run: nothing to resume, nothing changed")
-    result, path = train(config, on_start=print_start, on_epoch=_print_epoch)
+    result, path = train(config, on_start=print_start, on_coverage=print_coverage, on_epoch=_print_epoch)
     print()
     for line in result_table([result]):
         print(line)
@@ -108,6 +108,20 @@ def print_start(corpus: Corpus) -> None:
     if len(corpus.warnings) > WARNINGS_SHOWN:
         print(f"warning: and {len(corpus.warnings) - WARNINGS_SHOWN:,} more: python -m ray_bilstm check DIR shows all")
     print("starting Ray and the workers ...", flush=True)
+
+
+def print_coverage(outside: dict[str, Any]) -> None:
+    """What a file of vectors or another model knows of the corpus."""
+    source = outside.get("embeddings") or outside.get("init_from")
+    scaled = f", scaled by {outside['scaled_by']:.3g}" if "scaled_by" in outside else ""
+    print(f"start {source}: {outside['vectors']:,} vectors{scaled}")
+    for split, part in outside["splits"].items():
+        if part["characters"]:
+            known = f"{part['known_characters']:,} of {part['characters']:,} characters"
+            print(f"  {split}: {known}, {part['known_text']:.2%} of the text")
+    bigrams = f"{outside['known_bigrams']:,} of {outside['bigrams']:,} bigrams of train"
+    added = f"{outside['added_characters']:,} characters and {outside['added_bigrams']:,} bigrams that train lacks"
+    print(f"  {bigrams}; {added} join the vocabulary", flush=True)
 
 
 def _print_epoch(record: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ray_bilstm.cli_train import add_train_arguments, at_least, config_of, print_start
+from ray_bilstm.cli_train import add_train_arguments, at_least, config_of, print_coverage, print_start
 from ray_bilstm.figures import format_study, label
 from ray_bilstm.space import Plan, parse_axes
 from ray_bilstm.study import FINISHED
@@ -78,7 +78,14 @@ def tune_command(options: argparse.Namespace) -> int:
     from ray_bilstm.search_directory import BEST, CURVES, SCORES, STUDY
     from ray_bilstm.tune import search
 
-    study, path = search(config, plan, on_start=print_start, on_plan=_print_plan, on_trial=_print_trial)
+    study, path = search(
+        config,
+        plan,
+        on_start=print_start,
+        on_coverage=print_coverage,
+        on_plan=_print_plan,
+        on_trial=_print_trial,
+    )
     print()
     for line in format_study(study):
         print(line)

@@ -50,11 +50,17 @@ class DataConfig:
     """MiB of encoded training data that a worker may hold; a larger shard is streamed in every epoch"""
     teacher: str | None = None
     """directory of a model or an ensemble that a student learns from, besides gold; default: gold alone"""
+    embeddings: str | None = None
+    """file of character vectors to start from, in word2vec or GloVe text format, of --embedding-size numbers each"""
+    init_from: str | None = None
+    """run or model directory whose embeddings and BiLSTM to start from: of `pretrain`, or of a tagger"""
 
     def __post_init__(self) -> None:
         _require_choices(self)
         _require(self, "bigram_min_count", self.bigram_min_count >= 0, "0 or more")
         _require(self, "shard_memory", self.shard_memory >= 1, "at least 1 MiB")
+        if self.embeddings is not None and self.init_from is not None:
+            raise ConfigError("embeddings and init_from exclude each other: give --embeddings to pretrain instead")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

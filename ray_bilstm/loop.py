@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ray_bilstm.accelerator import ACCELERATORS, synchronize
 from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
@@ -82,7 +82,7 @@ def fit(
 
     while progress.epoch < config.train_epochs and not _out_of_patience(progress, config):
         epoch = progress.epoch + 1
-        torch.manual_seed(_epoch_seed(config.seed, epoch, rank()))
+        torch.manual_seed(epoch_seed(config.seed, epoch, rank()))
         record = train_epoch(model, train, optimizer, epoch=epoch, config=config, precision=precision)
         started = time.perf_counter()
         scores = scorer.scores(evaluate(model, dev, scorer, precision=precision))
@@ -102,7 +102,7 @@ def fit(
 
 
 def train_epoch(
-    model: BiLstmCrf,
+    model: nn.Module,
     train: TrainingSet,
     optimizer: torch.optim.Optimizer,
     *,
@@ -110,7 +110,8 @@ def train_epoch(
     config: TrainingConfig,
     precision: Precision,
 ) -> Record:
-    """One pass over the training sentences; the losses, the learning rate and the throughput of it."""
+    """One pass over the training sentences, of each of which `model` gives the loss; the losses, the learning rate and
+    the throughput of it."""
     model.train()
     device, world = precision.device, world_size()
     skipped = min(WARMUP_STEPS, len(train) // 2) if epoch == 1 else 0
@@ -205,7 +206,8 @@ def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:
     return 0 < config.patience <= progress.epoch - progress.best_epoch
 
 
-def _epoch_seed(seed: int, epoch: int, rank: int) -> int:
+def epoch_seed(seed: int, epoch: int, rank: int) -> int:
+    """What the random numbers of an epoch are drawn from."""
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1)[0])
 
 

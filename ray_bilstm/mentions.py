@@ -72,4 +72,5 @@ def _draw_alike(kinds_M: np.ndarray) -> np.ndarray:
     _, kind_M, counts = np.unique(kinds_M, return_inverse=True, return_counts=True)
     firsts = np.cumsum(counts) - counts
     draw_M = (torch.rand(len(kinds_M), dtype=torch.float64).numpy() * counts[kind_M]).astype(np.int64)
-    return order_M[firsts[kind_M] + draw_M]
+    others_M: np.ndarray = order_M[firsts[kind_M] + draw_M]
+    return others_M

@@ -38,6 +38,33 @@ class LockedDropout(nn.Module):
         return inputs_LBE * mask_BE.to(inputs_LBE.dtype).div_(1 - self.p)
 
 
+class OpenEmbedding(nn.Embedding):
+    """An embedding that goes on with `outside` rows, which are not trained: no training sentence has their ids, so that
+    an optimiser would only spend its time on them."""
+
+    def __init__(self, rows: int, size: int, *, outside: int) -> None:
+        super().__init__(rows, size, padding_idx=PADDING)
+        self.outside = nn.Parameter(torch.zeros(outside, size), requires_grad=False) if outside else None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.outside is None:
+            return super().forward(ids)
+        beyond = ids >= self.num_embeddings
+        vectors = super().forward(ids.masked_fill(beyond, PADDING))
+        return torch.where(beyond[..., None], self.outside[(ids - self.num_embeddings).clamp(min=0)], vectors)
+
+
+def make_char_embedding(config: ModelConfig, vocab: Vocab) -> OpenEmbedding:
+    return OpenEmbedding(vocab.num_chars, config.embedding_size, outside=len(vocab.outside_chars))
+
+
+def make_bigram_embedding(config: ModelConfig, vocab: Vocab) -> OpenEmbedding | None:
+    """None where the vocabulary has no bigrams."""
+    if not vocab.num_bigrams:
+        return None
+    return OpenEmbedding(vocab.num_bigrams, config.bigram_size, outside=len(vocab.outside_bigrams))
+
+
 class BiLSTM(nn.Module):
     """Stacked bidirectional LSTM over right-padded sentences, with dropout between layers."""
 
@@ -80,12 +107,9 @@ class BiLstmCrf(nn.Module):
     def __init__(self, config: ModelConfig, vocab: Vocab) -> None:
         super().__init__()
         self.config = config
-        self.char_embedding = nn.Embedding(vocab.num_chars, config.embedding_size, padding_idx=PADDING)
-        input_size = config.embedding_size
-        self.bigram_embedding = None
-        if vocab.num_bigrams:
-            self.bigram_embedding = nn.Embedding(vocab.num_bigrams, config.bigram_size, padding_idx=PADDING)
-            input_size += config.bigram_size
+        self.char_embedding = make_char_embedding(config, vocab)
+        self.bigram_embedding = make_bigram_embedding(config, vocab)
+        input_size = config.embedding_size + (0 if self.bigram_embedding is None else config.bigram_size)
         self.dropout = LockedDropout(config.dropout)
         self.bilstm = BiLSTM(input_size, config.hidden_size, num_layers=config.num_layers, dropout=config.dropout)
         self.emission = nn.Linear(2 * config.hidden_size, len(vocab.tags))

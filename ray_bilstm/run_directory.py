@@ -34,6 +34,8 @@ CONFIG, HISTORY, RESULT, REPORT, BEST, LAST, TRACE = (
 )
 STREAM = ".train.parquet"
 """The training set while a run streams it."""
+START = ".start.safetensors"
+"""What the model starts from, for rank 0."""
 REPLACED = ".replaced"
 """Where --overwrite keeps the earlier run until the new one has ended well."""
 
@@ -98,13 +100,17 @@ def _check_same(path: Path, config: Config) -> None:
 
 
 def check_same_vocab(path: Path, vocab: Vocab) -> None:
-    """Raises RunError where the run at `path` was trained with another vocabulary, so on another corpus."""
+    """Raises RunError where the run at `path` was trained with another vocabulary, so on another corpus or from another
+    start."""
     try:
         before = Vocab.from_json((path / LAST / VOCAB).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path / LAST / VOCAB}: cannot be read: {error}") from error
     if before != vocab:
-        raise RunError(f"{path}: cannot resume on another corpus: train gives another vocabulary than {LAST}/{VOCAB}")
+        raise RunError(
+            f"{path}: cannot resume on another corpus or with other --embeddings or --init-from:"
+            f" they give another vocabulary than {LAST}/{VOCAB}"
+        )
 
 
 def _set_aside(path: Path) -> None:

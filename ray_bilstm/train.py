@@ -23,11 +23,12 @@ import ray.train
 import torch
 
 import ray_bilstm
-from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, stream, teacher, worker
+from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, start, stream, teacher, worker
 from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
 from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
 from ray_bilstm.sample import sample_corpus
+from ray_bilstm.start import Start
 from ray_bilstm.vocab import Vocab
 from ray_bilstm.worker import Job, Outcome, Teaching
 
@@ -39,6 +40,8 @@ class Shared:
     """What the runs of a search have in common, made once before the first of them starts."""
 
     corpus: Corpus
+    start: Start | None
+    """what each starts from"""
     datasets: dict[str, ray.data.Dataset]
     """the splits, encoded"""
     claim: cluster.Claim
@@ -52,20 +55,32 @@ def train(
     shared: Shared | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
     on_start: Callable[[Corpus], None] | None = None,
+    on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Path]:
     """Train, select on dev, score on test. Returns the content of result.json and the run directory.
 
-    `on_start` gets the corpus before training, `on_epoch` each line of the history, both in the calling process.
+    `on_start` gets the corpus before training, `on_coverage` what knowledge from outside covers of it, where some was
+    asked for, `on_epoch` each line of the history, all in the calling process.
     A run of a search gets what it has in `shared` with others, and `callbacks` that run beside Ray Train's controller.
-    Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError or TrainingError, with a sentence each.
+    Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError, TrainingError, EmbeddingsError or
+    CheckpointError, with a sentence each.
     """
     started = time.time()
     if config.run.output_dir is not None and config.run.resume:
         given = run_directory.choose_path(config.run.output_dir, "")
         if run_directory.is_finished(given):
             return run_directory.read_result(given), given
-    result, job = _run(config, started, shared=shared, callbacks=callbacks, on_start=on_start, on_epoch=on_epoch)
+    result, job = run(
+        worker.run,
+        config,
+        started,
+        shared=shared,
+        callbacks=callbacks,
+        on_start=on_start,
+        on_coverage=on_coverage,
+        on_epoch=on_epoch,
+    )
     text = card.render_card(result, job.config.to_dict())
     for model in (run_directory.BEST, run_directory.LAST):
         checkpoint.write_file(job.path / model / checkpoint.CARD, text)
@@ -83,42 +98,52 @@ def measure(
     """
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
-    result, job = _run(config, time.time(), plan=plan, on_start=on_start)
+    result, job = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
     _finish(job, result, "python jobs/perf_1p.py")
     return result, job.path
 
 
-def _run(
+def run(
+    function: Callable[[dict[str, Any]], Outcome],
     config: Config,
     started: float,
     *,
+    prefix: str = "",
+    corpus: Corpus | None = None,
     plan: perf.Plan | None = None,
     shared: Shared | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
     on_start: Callable[[Corpus], None] | None = None,
+    on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Job]:
-    """Read, connect, encode, run the workers: the content of result.json, and what they were told."""
+    """Read, connect, encode, run `function` on the workers: the content of result.json, and what they were told.
+
+    `corpus` is that of the settings by default; `prefix` begins the name of a run directory that is not given.
+    """
     if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
         run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
-    data = config.data
-    corpus = shared.corpus if shared else load_corpus(data)
+    corpus = shared.corpus if shared else corpus or load_corpus(config.data)
     if on_start:
         on_start(corpus)
+    begin = shared.start if shared else start.read_start(config, corpus)
+    vocab = start.make_vocab(corpus, begin, config)
+    covered = {"outside": start.coverage(begin, vocab, corpus)} if begin else {}
+    if begin and on_coverage:
+        on_coverage(covered["outside"])
     read = time.time()
     connect(config)
     chosen, claim, config = fit_to_cluster(config)
     claim = shared.claim if shared else claim
     name = f"{config.run.num_workers}p-{chosen.name}"
-    path = run_directory.choose_path(config.run.output_dir, f"perf-{name}" if plan else name)
+    path = run_directory.choose_path(config.run.output_dir, prefix + name)
     run_directory.open_run(path, config)
     connected = time.time()
 
-    vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=data.bigram_min_count)
     if config.run.resume and run_directory.can_resume(path):
         run_directory.check_same_vocab(path, vocab)
     scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
-    splits = corpus.splits.items()
+    splits = [(split, part) for split, part in corpus.splits.items() if part]
     lengths = {split: np.array([len(sentence.tokens) for sentence in part], np.int32) for split, part in splits}
     job = Job(
         config=config,
@@ -133,13 +158,16 @@ def _run(
         teaching=shared.teaching if shared else ask_teacher(config, vocab, corpus.train, lengths["train"]),
     )
     try:
+        if begin:
+            start.write_start(path / run_directory.START, begin, vocab)
         if job.window:
             _write_stream(job, corpus.train, scored, job.window)
         datasets = shared.datasets if shared else encode(corpus, scored, without_train=bool(job.window))
         encoded = time.time()
-        outcome = _run_workers(job, claim, datasets, callbacks, on_epoch)
+        outcome = _run_workers(function, job, claim, datasets, callbacks, on_epoch)
     finally:
-        (path / run_directory.STREAM).unlink(missing_ok=True)
+        for name in (run_directory.STREAM, run_directory.START):
+            (path / name).unlink(missing_ok=True)
 
     seconds = {
         "startup": connected - read + outcome.entered - encoded,
@@ -149,7 +177,7 @@ def _run(
         "total": time.time() - started,
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
-    return _describe(job, corpus) | outcome.figures | {"seconds": seconds} | first_step, job
+    return _describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
 
 
 def load_corpus(data: DataConfig) -> Corpus:
@@ -159,7 +187,8 @@ def load_corpus(data: DataConfig) -> Corpus:
 
 def encode(corpus: Corpus, vocab: Vocab, *, without_train: bool = False) -> dict[str, ray.data.Dataset]:
     """The splits, through Ray Data; `vocab` knows the tags of all of them."""
-    splits = {split: part for split, part in corpus.splits.items() if not (without_train and split == "train")}
+    left_out = "train" if without_train else ""
+    splits = {split: part for split, part in corpus.splits.items() if part and split != left_out}
     return {split: dataset.make_dataset(sentences, vocab) for split, sentences in splits.items()}
 
 
@@ -185,6 +214,7 @@ def _write_stream(job: Job, sentences: Sequence[Sentence], vocab: Vocab, window:
 
 
 def _run_workers(
+    function: Callable[[dict[str, Any]], Outcome],
     job: Job,
     claim: cluster.Claim,
     datasets: dict[str, ray.data.Dataset],
@@ -194,7 +224,7 @@ def _run_workers(
     """Fit a TorchTrainer; what rank 0 returns."""
     storage = job.path / ".ray"
     trainer = make_trainer(
-        worker.run,
+        function,
         {"job": job},
         chosen=job.accelerator,
         num_workers=job.config.run.num_workers,

@@ -24,7 +24,7 @@ import ray.tune
 from ray.tune.search import Repeater
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from ray_bilstm import cluster, launch, run_directory, search_directory, stream, train
+from ray_bilstm import cluster, launch, run_directory, search_directory, start, stream, train
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.run_directory import RunError
@@ -48,14 +48,15 @@ def search(
     plan: Plan,
     *,
     on_start: Callable[[Corpus], None] | None = None,
+    on_coverage: Callable[[Record], None] | None = None,
     on_plan: Callable[[int, int], None] | None = None,
     on_trial: Callable[[Record], None] | None = None,
 ) -> tuple[Record, Path]:
     """Run all trials of `plan`, each with the other settings of `config`. Returns the study and its directory.
 
-    `on_start` gets the corpus, `on_plan` the number of trials to run and of those at a time, `on_trial` each that has
-    ended, as the study has it. A trial that fails does not end the search. Raises what `train.train` raises, and
-    RunError where no trial has finished.
+    `on_start` gets the corpus, `on_coverage` what knowledge from outside covers of it, `on_plan` the number of trials
+    to run and of those at a time, `on_trial` each that has ended, as the study has it. A trial that fails does not end
+    the search. Raises what `train.train` raises, and RunError where no trial has finished.
     """
     _check(config, plan)
     if config.run.output_dir is not None:
@@ -63,6 +64,9 @@ def search(
     corpus = train.load_corpus(config.data)
     if on_start:
         on_start(corpus)
+    begin = start.read_start(config, corpus)
+    if begin and on_coverage:
+        on_coverage(start.coverage(begin, start.make_vocab(corpus, begin, config), corpus))
     launch.connect(config)
     chosen, _, config = launch.fit_to_cluster(config)
     path = run_directory.choose_path(config.run.output_dir, f"search-{config.run.num_workers}p-{chosen.name}")
@@ -74,7 +78,7 @@ def search(
     if on_plan:
         on_plan(count, slots)
     if count:
-        shared = _encode(corpus, config, plan, claim)
+        shared = _encode(corpus, begin, config, plan, claim)
         _run_trials(Search(config=config, plan=plan, path=path, trials=trials, shared=shared), slots, on_trial)
     study = search_directory.write_study(path)
     if study["best"] is None:
@@ -108,17 +112,19 @@ def _most_epochs(config: Config, plan: Plan) -> int:
     return int(max(axis.values) if isinstance(axis, Choices) else axis.high)
 
 
-def _encode(corpus: Corpus, config: Config, plan: Plan, claim: cluster.Claim) -> dict[int, train.Shared]:
+def _encode(
+    corpus: Corpus, begin: start.Start | None, config: Config, plan: Plan, claim: cluster.Claim
+) -> dict[int, train.Shared]:
     axis = plan.axes.get("bigram_min_count", Choices((config.data.bigram_min_count,)))
     shared, lengths_N = {}, np.array([len(sentence.tokens) for sentence in corpus.train])
     streamed = stream.plan_window(lengths_N, config) is not None
     tags = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=0)
     teaching = train.ask_teacher(config, tags, corpus.train, lengths_N)
     for count in axis.values if isinstance(axis, Choices) else ():
-        vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=count)
+        vocab = start.make_vocab(corpus, begin, config.with_fields(bigram_min_count=count))
         scored = vocab.with_tags_of([*corpus.dev, *corpus.test])
         datasets = train.encode(corpus, scored, without_train=streamed)
-        shared[count] = train.Shared(corpus=corpus, datasets=datasets, claim=claim, teaching=teaching)
+        shared[count] = train.Shared(corpus=corpus, start=begin, datasets=datasets, claim=claim, teaching=teaching)
     return shared
 
 

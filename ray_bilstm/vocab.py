@@ -1,7 +1,8 @@
-"""Characters, bigrams and tags <-> ids, built from the training sentences alone.
+"""Characters, bigrams and tags <-> ids, built from the training sentences, and from nothing else unless asked to.
 
 Ids 0 and 1 of characters and bigrams are padding and the unknown one. The bigram of a position is its token and the
-next, the last one's with the end of the sentence. Tags have no padding id: tag 0 is `O`, which any path may pass.
+next, the last one's with the end of the sentence. Names that only vectors from outside know come last: no training
+sentence has them. Tags have no padding id: tag 0 is `O`, which any path may pass.
 """
 
 from __future__ import annotations
@@ -46,12 +47,15 @@ class Encoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vocab:
-    """`chars[i]` has id i + 2, `bigrams[i]` too, `tags[i]` id i. Without bigrams the tuple is empty."""
+    """`chars[i]` has id i + 2, `bigrams[i]` too, `tags[i]` id i; the ids of `outside_chars` follow those of `chars`,
+    and so for bigrams. Without bigrams the tuple is empty."""
 
     chars: tuple[str, ...]
     bigrams: tuple[str, ...]
     tags: tuple[str, ...]
     scheme: str
+    outside_chars: tuple[str, ...] = ()
+    outside_bigrams: tuple[str, ...] = ()
 
     @classmethod
     def build(cls, sentences: Sequence[Any], *, scheme: str, bigram_min_count: int) -> Vocab:
@@ -70,21 +74,30 @@ class Vocab:
 
     @property
     def num_chars(self) -> int:
-        """Rows of the character embedding."""
+        """Rows of the character embedding that train can teach."""
         return len(self.chars) + 2
 
     @property
     def num_bigrams(self) -> int:
-        """Rows of the bigram embedding; 0 without bigrams."""
+        """Rows of the bigram embedding that train can teach; 0 without bigrams."""
         return len(self.bigrams) + 2 if self.bigrams else 0
 
     @cached_property
     def _char_ids(self) -> _Ids:
-        return _Ids((char, i) for i, char in enumerate(self.chars, 2))
+        return _Ids((char, i) for i, char in enumerate(chain(self.chars, self.outside_chars), 2))
 
     @cached_property
     def _bigram_ids(self) -> _Ids:
-        return _Ids((bigram, i) for i, bigram in enumerate(self.bigrams, 2))
+        return _Ids((bigram, i) for i, bigram in enumerate(chain(self.bigrams, self.outside_bigrams), 2))
+
+    def with_outside(self, chars: Iterable[str], bigrams: Iterable[str] = ()) -> Vocab:
+        """A vocabulary that also knows these, in their order, where it does not yet; bigrams only if it has some."""
+        known, pairs = set(self.chars), set(self.bigrams)
+        return dataclasses.replace(
+            self,
+            outside_chars=tuple(dict.fromkeys(char for char in chars if char not in known)),
+            outside_bigrams=tuple(dict.fromkeys(pair for pair in bigrams if pair not in pairs)) if pairs else (),
+        )
 
     def bigram_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Character ids of the two halves of each bigram, `PADDING` for the end of a sentence: int64, (pairs, 2); and
@@ -137,7 +150,7 @@ class Vocab:
             vocab = cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
             raise VocabError(f"not a vocabulary: {error}") from None
-        named = (vocab.scheme, *vocab.chars, *vocab.bigrams, *vocab.tags)
+        named = (vocab.scheme, *vocab.chars, *vocab.bigrams, *vocab.tags, *vocab.outside_chars, *vocab.outside_bigrams)
         if vocab.scheme not in list(SCHEMES) or not all(isinstance(name, str) for name in named):
             raise VocabError(f"not a vocabulary: scheme {vocab.scheme!r}, names must be strings")
         if not vocab.tags or vocab.tags[0] != OUTSIDE or not all(is_tag(tag, vocab.scheme) for tag in vocab.tags):

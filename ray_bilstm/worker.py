@@ -18,8 +18,9 @@ import ray
 import ray.train
 import ray.util
 import torch
+from torch import nn
 
-from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory, stream
+from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory, start, stream
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
@@ -81,13 +82,11 @@ def run(settings: dict[str, Any]) -> Outcome:
     """The training function of the TorchTrainer; `settings` holds a Job."""
     entered = time.time()
     job: Job = settings["job"]
-    torch.set_num_threads(job.threads)
-    accelerator.keep_freed_memory()
-    device = accelerator.worker_device(job.accelerator, assigned_devices(job.accelerator))
-    precision = _precision(job, device)
-    training, shards = _pull(job, device)
-    torch.manual_seed(job.config.training.seed)
-    model = BiLstmCrf(job.config.model, job.vocab).to(device)
+    precision, training, shards = enter(job)
+    device = precision.device
+    model = BiLstmCrf(job.config.model, job.vocab)
+    load_start(job, model)
+    model.to(device)
     if job.plan:
         data_seconds = time.time() - entered
         measured = perf.measure(
@@ -99,7 +98,7 @@ def run(settings: dict[str, Any]) -> Outcome:
             trace_folder=job.path / run_directory.TRACE,
         )
         return Outcome(
-            figures={**_describe(model, precision), **measured, "peak_memory_bytes": _peak_memory(device)},
+            figures={**describe(model, precision), **measured, "peak_memory_bytes": peak_memory(device)},
             entered=entered,
             data_seconds=data_seconds,
             train_seconds=measured["measured_seconds"],
@@ -139,12 +138,12 @@ def run(settings: dict[str, Any]) -> Outcome:
     counts = {split: loop.evaluate(model, shard, scorer, precision=precision) for split, shard in shards.items()}
     return Outcome(
         figures={
-            **_describe(model, precision),
+            **describe(model, precision),
             "best_epoch": progress.best_epoch,
             "epochs_run": progress.epoch,
             **{split: scorer.scores(count) for split, count in counts.items()},
-            "sentences_per_second": _throughput(history),
-            "peak_memory_bytes": _peak_memory(device),
+            "sentences_per_second": throughput(history),
+            "peak_memory_bytes": peak_memory(device),
         },
         entered=entered,
         data_seconds=data_seconds,
@@ -153,7 +152,25 @@ def run(settings: dict[str, Any]) -> Outcome:
     )
 
 
-def _describe(model: BiLstmCrf, precision: Precision) -> Record:
+def enter(job: Job) -> tuple[Precision, TrainingSet, dict[str, Shard]]:
+    """Prepare this process and its device, pull this rank's part of the data, and seed the random numbers."""
+    torch.set_num_threads(job.threads)
+    accelerator.keep_freed_memory()
+    device = accelerator.worker_device(job.accelerator, assigned_devices(job.accelerator))
+    precision = _precision(job, device)
+    training, shards = _pull(job, device)
+    torch.manual_seed(job.config.training.seed)
+    return precision, training, shards
+
+
+def load_start(job: Job, model: nn.Module) -> None:
+    """What the driver found outside, on rank 0, of which the others copy."""
+    path = job.path / run_directory.START
+    if collective.rank() == 0 and path.is_file():
+        start.load_start(path, model)
+
+
+def describe(model: nn.Module, precision: Precision) -> Record:
     """What computes, as result.json says it."""
     return {
         "device_name": accelerator.device_name(precision.device),
@@ -163,7 +180,7 @@ def _describe(model: BiLstmCrf, precision: Precision) -> Record:
     }
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Bytes, of the rank that held most."""
     return int(collective.max_over_ranks(torch.tensor(accelerator.peak_memory_bytes(device))))
 
@@ -192,7 +209,7 @@ def _pull(job: Job, device: torch.device) -> tuple[TrainingSet, dict[str, Shard]
         augment=_augmentation(job),
         token_dropout=training.token_dropout,
     )
-    return training_set, {split: _pull_split(job, split, device) for split in ("dev", "test")}
+    return training_set, {split: _pull_split(job, split, device) for split in job.lengths if split != "train"}
 
 
 def _augmentation(job: Job) -> MentionReplacement | None:
@@ -235,7 +252,7 @@ def _write_epoch(job: Job, history: list[Record], progress: loop.Progress) -> No
     run_directory.write_history(job.path, history)
 
 
-def _throughput(history: list[Record]) -> float:
+def throughput(history: list[Record]) -> float:
     """Sentences over seconds of all measured steps."""
     sentences = sum(record["measured_sentences"] for record in history)
     seconds = sum(record["measured_sentences"] / record["sentences_per_second"] for record in history)

@@ -34,6 +34,7 @@ OUT_OF_RANGE = [
     ("num_layers", 0),
     ("dropout", 1.0),
     ("dropout", -0.1),
+    ("mention_replacement", 1.5),
     ("token_dropout", 1.5),
     ("seed", -1),
     ("seed", 2**32),
@@ -64,7 +65,8 @@ def test_a_value_out_of_range_is_named(name, value):
 
 
 def test_every_setting_with_a_range_is_in_the_list_above():
-    free = {"data_dir", "teacher", "distributed", "output_dir", "overwrite", "resume"}
+    paths = {"data_dir", "embeddings", "init_from", "output_dir", "teacher"}
+    free = paths | {"distributed", "overwrite", "resume"}
     assert {flag.name for flag in FLAGS} - {name for name, _ in OUT_OF_RANGE} == free
 
 

@@ -26,9 +26,7 @@ def corpora(draw):
     for parts in draw(st.lists(st.lists(spans, min_size=1, max_size=5), min_size=1, max_size=6)):
         tokens = [token for _, words in parts for token in words]
         ends = np.cumsum([len(words) for _, words in parts]).tolist()
-        entities = [
-            (end - len(words), end, type) for end, (type, words) in zip(ends, parts, strict=True) if type
-        ]
+        entities = [(end - len(words), end, type) for end, (type, words) in zip(ends, parts, strict=True) if type]
         sentences.append(Sentence(tuple(tokens), tuple(schemes.from_spans(entities, len(tokens), scheme)), 1))
     return scheme, sentences
 
@@ -74,7 +72,11 @@ def sentence(text, *entities):
 
 
 def test_as_often_as_they_occur():
-    corpus = [sentence("甲乙x", (0, 2, "ORG")), *[sentence("丙丁x", (0, 2, "ORG"))] * 3, sentence("戊己x", (0, 2, "NAME"))]
+    corpus = [
+        sentence("甲乙x", (0, 2, "ORG")),
+        *[sentence("丙丁x", (0, 2, "ORG"))] * 3,
+        sentence("戊己x", (0, 2, "NAME")),
+    ]
     vocab, shard = make_shard("BMES", corpus)
     replace = MentionReplacement(vocab, 1.0)
     drawn = Counter("".join(tokens[:2]) for _ in range(500) for tokens in read_back(vocab, replace(shard))[:4])
