@@ -8,7 +8,10 @@ from typing import Any
 from ray_bilstm.cli_train import add_train_arguments, config_of, print_coverage, print_start
 
 DEFAULTS: dict[str, Any] = {"train_epochs": 3, "dropout": 0.1, "bigram_min_count": 10}
-WITHOUT = ("data_dir", "scheme", "head", "num_layers", "token_dropout", "patience", "resume")
+WITHOUT = (
+    *("data_dir", "scheme", "head", "num_layers", "teacher", "teacher_weight"),
+    *("token_dropout", "mention_replacement", "adversarial", "patience", "resume"),
+)
 """Settings that mean nothing here."""
 
 

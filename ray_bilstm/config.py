@@ -101,6 +101,8 @@ class TrainingConfig:
     """share of characters and of bigrams that each epoch replaces by the unknown one"""
     mention_replacement: float = 0.3
     """share of entities that each epoch replaces by others of their type and length from train"""
+    adversarial: float = 0.0
+    """how far embeddings are moved against the model, a second loss in each step, of over twice the time; 0: none"""
     learning_rate: float = 3e-3
     """peak learning rate of AdamW"""
     weight_decay: float = 0.01
@@ -121,7 +123,7 @@ class TrainingConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("learning_rate", "clip_norm"):
             _require(self, name, 0 < getattr(self, name) < math.inf, "more than 0")
-        for name in ("weight_decay", "patience"):
+        for name in ("adversarial", "weight_decay", "patience"):
             _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
         for name in ("mention_replacement", "teacher_weight"):
             _require(self, name, 0 <= getattr(self, name) <= 1, "0 to 1")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_bilstm.accelerator import ACCELERATORS, synchronize
-from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
+from ray_bilstm.batches import Batch, Shard, TrainingSet, iter_eval_batches
 from ray_bilstm.collective import copy_from_first, rank, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
 from ray_bilstm.ensemble import Ensemble
@@ -126,8 +126,7 @@ def train_epoch(
             measured_from = time.perf_counter()
         learning_rate = _set_learning_rate(optimizer, (epoch - 1) * len(train) + len(losses), len(train), config)
         with precision.autocast():
-            # Gradients are averaged over ranks: this way the average is that of the mean loss of the global batch.
-            loss = model(batch).sum() * (world / batch.sentences)
+            loss = batch_loss(model, batch, config)
         norms.append(precision.step(loss, optimizer, clip_norm=config.clip_norm))
         losses.append(loss.detach())
         sizes.append(batch.sentences)
@@ -153,6 +152,16 @@ def train_epoch(
         "sentences_per_second": sum(sizes[skipped:]) / (ended - measured_from),
         "seconds": {"train": ended - started},
     }
+
+
+def batch_loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
+    """What a step of this rank brings down: (). Its gradients are averaged over ranks, and then those of the mean loss
+    of the sentences of the step on all ranks."""
+    if config.adversarial and isinstance(model, BiLstmCrf):
+        losses_B = model.adversarial(batch, config.adversarial)
+    else:
+        losses_B = model(batch)
+    return losses_B.sum() * (world_size() / batch.sentences)
 
 
 @torch.no_grad()

@@ -131,11 +131,30 @@ class BiLstmCrf(nn.Module):
         losses_B: Tensor = self.crf(emissions_BLT, batch.tags_BL, batch.lengths_B)
         return losses_B
 
+    def adversarial(self, batch: Batch, size: float) -> Tensor:
+        """The mean of that loss and of the loss with the embeddings of each sentence moved by `size` (their Euclidean
+        norm) to where it grows fastest: (B,). Twice the work of `forward`, and more.
+
+        Miyato, Dai and Goodfellow 2017, "Adversarial Training Methods for Semi-Supervised Text Classification".
+        """
+        embedded_LBE = self._embed(batch)
+        losses_B = self.loss(self._score(embedded_LBE, batch), batch)
+        (gradient_LBE,) = torch.autograd.grad(losses_B.sum(), embedded_LBE, retain_graph=True)
+        norm_1B1 = gradient_LBE.float().norm(dim=(0, 2), keepdim=True).clamp(min=1e-12)  # 0 of padding rows
+        moved_LBE = embedded_LBE + (gradient_LBE * (size / norm_1B1)).to(embedded_LBE.dtype)
+        return (losses_B + self.loss(self._score(moved_LBE, batch), batch)) / 2
+
     def emissions(self, batch: Batch) -> Tensor:
         """Score of each tag at each position: (B, L, T), in the precision of the forward pass."""
-        embedded_LBE = self.char_embedding(batch.chars_BL.T)
+        return self._score(self._embed(batch), batch)
+
+    def _embed(self, batch: Batch) -> Tensor:
+        embedded_LBE: Tensor = self.char_embedding(batch.chars_BL.T)
         if self.bigram_embedding is not None:
             embedded_LBE = torch.cat((embedded_LBE, self.bigram_embedding(batch.bigrams_BL.T)), 2)
+        return embedded_LBE
+
+    def _score(self, embedded_LBE: Tensor, batch: Batch) -> Tensor:
         states_LBH = self.bilstm(self.dropout(embedded_LBE), batch.lengths_B)
         emissions_LBT: Tensor = self.emission(self.dropout(states_LBH))
         return emissions_LBT.transpose(0, 1)

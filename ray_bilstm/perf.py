@@ -20,6 +20,7 @@ from ray_bilstm.accelerator import profiler, synchronize
 from ray_bilstm.batches import Batch, TrainingSet
 from ray_bilstm.collective import average, barrier, copy_from_first, rank, world_size
 from ray_bilstm.config import TrainingConfig
+from ray_bilstm.loop import batch_loss
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 
@@ -58,7 +59,7 @@ def measure(
 
     def step(batch: Batch) -> None:
         with precision.autocast():
-            loss = model(batch).sum() * (world_size() / batch.sentences)
+            loss = batch_loss(model, batch, config)
         precision.step(loss, optimizer, clip_norm=config.clip_norm)
 
     for batch in itertools.islice(batches, plan.warmup_steps):
@@ -116,10 +117,14 @@ def _break_down(
     for batch in batches:
         end("data")
         with precision.autocast():
-            emissions_BLT = model.emissions(batch)
-            end("forward")
-            loss = model.loss(emissions_BLT, batch).sum() * (world_size() / batch.sentences)
-            end("crf")
+            if config.adversarial:  # it goes forward and backward more than once: no phase of its own
+                loss = batch_loss(model, batch, config)
+                end("forward")
+            else:
+                emissions_BLT = model.emissions(batch)
+                end("forward")
+                loss = model.loss(emissions_BLT, batch).sum() * (world_size() / batch.sentences)
+                end("crf")
         precision.backward(loss)
         end("backward")
         if world_size() > 1:

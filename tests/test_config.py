@@ -35,6 +35,7 @@ OUT_OF_RANGE = [
     ("dropout", 1.0),
     ("dropout", -0.1),
     ("mention_replacement", 1.5),
+    ("adversarial", -1.0),
     ("token_dropout", 1.5),
     ("seed", -1),
     ("seed", 2**32),

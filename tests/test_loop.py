@@ -71,6 +71,17 @@ def test_a_tiny_model_learns_a_tiny_corpus(sentences, vocab):
     assert set(progress.best_weights) == set(progress.weights)
 
 
+def test_adversarial_steps_learn_too_and_lose_more(sentences, vocab):
+    def losses(adversarial):
+        config = TrainingConfig(batch_size=2, train_epochs=10, learning_rate=0.02, token_dropout=0.0)
+        config = dataclasses.replace(config, adversarial=adversarial)
+        return [record["train_loss"] for record in fit(make_run(sentences, vocab, config, dropout=0.0))[0]]
+
+    plain, moved = losses(0.0), losses(1.0)
+    assert moved[-1] < moved[0] / 3
+    assert moved[-1] > plain[-1]
+
+
 def test_the_first_loss_is_the_mean_over_the_sentences_of_the_step(sentences, vocab):
     run = make_run(sentences, vocab, ONE_EPOCH, dropout=0.0)
     batches = list(run["train"].batches(1))

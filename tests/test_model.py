@@ -132,3 +132,25 @@ def test_dropout_drops_its_share_at_all_positions_of_a_sentence(p, device):
     assert not torch.equal(outputs_LBE[0, 0], outputs_LBE[0, 1])
     assert torch.equal(inputs_LBE.grad, outputs_LBE), "a gradient passes where its value did"
     assert torch.equal(dropout.eval()(inputs_LBE), inputs_LBE)
+
+
+@SHAPES
+def test_embeddings_are_moved_where_the_loss_grows(sentences, device, num_layers, bigrams):
+    """To first order, by the norm of its gradient times the size of the move; padding rows stay at 0."""
+    model, shard, _ = make_model(sentences, device, num_layers=num_layers, bigrams=bigrams)
+    rows = torch.arange(len(shard) + 2, device=device).clamp(max=len(shard))  # two of padding
+    batch = shard.gather(rows, int(shard.lengths.max()) + 3, rows=np.arange(len(shard)), sentences=len(shard))
+    losses_B = model(batch)
+    torch.testing.assert_close(model.adversarial(batch, 1e-9), losses_B, rtol=1e-5, atol=1e-5)
+    grown_B = 2 * (model.adversarial(batch, 0.02) - losses_B)
+    assert (grown_B[: len(shard)] > 0).all() and not grown_B[len(shard) :].any()
+
+    # Where no character comes twice, the gradient of the embeddings is that of their tables.
+    row = next(i for i, s in enumerate(sentences) if len(set(s.tokens)) == len(s.tokens) > 3)
+    tables = [table.weight for table in (model.char_embedding, model.bigram_embedding) if table is not None]
+    alone = shard.batch(np.array([row]), len(sentences[row].tokens), sentences=1)
+    norm = torch.cat([grad.flatten() for grad in torch.autograd.grad(model(alone).sum(), tables)]).norm()
+    assert grown_B[row].item() == pytest.approx(0.02 * float(norm), rel=0.05)
+
+    model.adversarial(batch, 0.5).sum().backward()
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
