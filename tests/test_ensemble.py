@@ -1,5 +1,6 @@
 """Models that vote: what they say is the mean, each with its own vocabulary, and the directory moves anywhere."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -126,7 +127,7 @@ def test_ensembles_are_taken_apart(tmp_path, models, texts):
     ],
 )
 def test_models_with_other_tags_do_not_vote(tmp_path, models, vocab, changed, message):
-    other = write_model(tmp_path / "other", Vocab(**{**vars(vocab), **changed}), seed=9)
+    other = write_model(tmp_path / "other", dataclasses.replace(vocab, **changed), seed=9)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(CheckpointError, match=f"^{re.escape(str(other))}: {message}.*{re.escape(str(models[0]))}"):
         write_ensemble(tmp_path / "all", [*models, other])

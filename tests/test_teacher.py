@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_bilstm import checkpoint, crf, teacher
-from ray_bilstm.batches import Shard
+from ray_bilstm.batches import Shard, TrainingSet, deal
 from ray_bilstm.checkpoint import CheckpointError
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.ensemble_directory import read_tagger, write_ensemble
@@ -253,3 +253,22 @@ def test_without_a_teacher_nothing_of_it_is_there(sentences, vocab):
     batch = shard_of(vocab, sentences).batch(np.arange(2), 22, sentences=2)
     assert batch.lessons is None
     assert Config().data.teacher is None
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_ranks_together_have_the_loss_of_one(taught, sentences, vocab, world_size):
+    """Step by step, each rank with the part of the counts that is its own."""
+    model, counts, _ = taught
+    lengths = np.array([len(s.tokens) for s in sentences], np.int32)
+
+    def losses(rank, world_size):
+        rows = np.flatnonzero(deal(lengths, world_size) == rank)
+        mine = vocab.encode([sentences[i].tokens for i in rows], [sentences[i].tags for i in rows])
+        shard = Shard(mine, rows).with_lessons(*counts.of(rows, lengths), weight=0.4)
+        place = {"rank": rank, "world_size": world_size}
+        train = TrainingSet(lambda: [shard], lengths, batch_size=5, seed=1, token_dropout=0.0, **place)
+        with torch.no_grad():
+            return torch.stack([model(batch).sum() for epoch in (1, 2) for batch in train.batches(epoch)])
+
+    together = sum(losses(rank, world_size) for rank in range(world_size))
+    torch.testing.assert_close(together, losses(0, 1), rtol=1e-5, atol=1e-5)
