@@ -103,7 +103,7 @@ class TrainingConfig:
     """share of entities that each epoch replaces by others of their type and length from train"""
     adversarial: float = 0.0
     """how far embeddings are moved against the model, a second loss in each step, of over twice the time; 0: none"""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     """peak learning rate of AdamW"""
     weight_decay: float = 0.01
     """decoupled weight decay of AdamW"""
