@@ -44,6 +44,7 @@ from ray_bilstm.config import Config
 from ray_bilstm.corpus import read_corpus
 from ray_bilstm.dataset import BLOCK_ROWS, encode_table, to_table
 from ray_bilstm.loop import train_epoch
+from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.sample import generate
@@ -134,8 +135,11 @@ def training(folder, size, shard_memory):
         own = [corpus.train[row] for row in rows]
         shard = Shard(vocab.encode([s.tokens for s in own], [s.tags for s in own]), rows)
         windows = partial(list, [shard])
-    dropout = config.training.token_dropout
-    train_set = TrainingSet(windows, lengths, batch_size=64, seed=1, window=window, token_dropout=dropout, **place)
+    recipe = {
+        "augment": MentionReplacement(vocab, config.training.mention_replacement),
+        "token_dropout": config.training.token_dropout,
+    }
+    train_set = TrainingSet(windows, lengths, batch_size=64, seed=1, window=window, **recipe, **place)
     accelerator.keep_freed_memory()
     torch.manual_seed(0)
     model, precision = BiLstmCrf(config.model, vocab), Precision("O0", dtype=torch.float32, device=CPU)

@@ -22,8 +22,9 @@ from ray_bilstm import __version__, accelerator
 from ray_bilstm.accelerator import ACCELERATORS
 from ray_bilstm.batches import Batch, Shard, TrainingSet, deal
 from ray_bilstm.collective import average
-from ray_bilstm.config import ModelConfig
+from ray_bilstm.config import ModelConfig, TrainingConfig
 from ray_bilstm.corpus import Corpus, read_corpus
+from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.sample import sample_corpus
@@ -111,7 +112,7 @@ def ratios(costs: Sequence[Cost], ours: Sequence[Cost]) -> list[float]:
 
 class Training:
     """The product's training step on one device, as one of `world_size` ranks. `reference` is the shape that all
-    comparisons use, else the default recipe: bigrams and dropout besides."""
+    comparisons use, else the default recipe: bigrams, dropout and replaced mentions besides."""
 
     def __init__(
         self,
@@ -136,6 +137,7 @@ class Training:
         shard = Shard(vocab.encode([s.tokens for s in own], [s.tags for s in own]), rows, device=self.device)
         self.sentences = len(lengths)
         self.world_size = world_size
+        defaults = TrainingConfig()
         self.set = TrainingSet(
             lambda: [shard],
             lengths,
@@ -145,7 +147,8 @@ class Training:
             world_size=world_size,
             shapes=known.padded_lengths,
             fixed_rows=known.fixed_shapes,
-            token_dropout=0.0 if reference else 0.1,
+            augment=None if reference else MentionReplacement(vocab, defaults.mention_replacement),
+            token_dropout=0.0 if reference else defaults.token_dropout,
         )
         torch.manual_seed(0)
         config = ModelConfig(dropout=0.0) if reference else ModelConfig()

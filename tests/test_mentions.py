@@ -31,10 +31,10 @@ def corpora(draw):
     return scheme, sentences
 
 
-def make_shard(scheme, sentences):
+def make_shard(scheme, sentences, device="cpu"):
     vocab = Vocab.build(sentences, scheme=scheme, bigram_min_count=1)
     encoded = vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences])
-    return vocab, Shard(encoded, np.arange(len(sentences)))
+    return vocab, Shard(encoded, np.arange(len(sentences)), device=device)
 
 
 def read_back(vocab, shard):
@@ -71,13 +71,13 @@ def sentence(text, *entities):
     return Sentence(tuple(text), tuple(schemes.from_spans(entities, len(text), "BMES")), 1)
 
 
-def test_as_often_as_they_occur():
+def test_as_often_as_they_occur(device):
     corpus = [
         sentence("甲乙x", (0, 2, "ORG")),
         *[sentence("丙丁x", (0, 2, "ORG"))] * 3,
         sentence("戊己x", (0, 2, "NAME")),
     ]
-    vocab, shard = make_shard("BMES", corpus)
+    vocab, shard = make_shard("BMES", corpus, device)
     replace = MentionReplacement(vocab, 1.0)
     drawn = Counter("".join(tokens[:2]) for _ in range(500) for tokens in read_back(vocab, replace(shard))[:4])
     assert set(drawn) == {"甲乙", "丙丁"}  # never the name

@@ -19,7 +19,8 @@ from ray_bilstm.sample import sample_corpus
 ROOT = Path(__file__).parent.parent
 DOUBLE = ROOT / "tests" / "simulated_npu"
 SMALL = [
-    *("--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--dropout", "0", "--token-dropout", "0"),
+    *("--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--dropout", "0"),
+    *("--token-dropout", "0", "--mention-replacement", "0"),
     *("--learning-rate", "0.02", "--batch-size", "48", "--train-epochs", "3"),
 ]
 

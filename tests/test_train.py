@@ -42,6 +42,7 @@ SMALL = {
     "hidden_size": 16,
     "dropout": 0.0,
     "token_dropout": 0.0,
+    "mention_replacement": 0.0,
     "learning_rate": 0.02,
     "batch_size": 48,
     "device": "cpu",
