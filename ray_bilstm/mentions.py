@@ -28,9 +28,9 @@ class MentionReplacement:
         """`vocab` has the ids and the tags of the shards."""
         self.scorer = Scorer(vocab.tags, vocab.scheme)
         self.share = share
-        self.num_chars = vocab.num_chars
+        self.base = vocab.num_chars + len(vocab.outside_chars)
         pairs_K2, ids_K = vocab.bigram_pairs()
-        keys_K = pairs_K2[:, 0] * self.num_chars + pairs_K2[:, 1]
+        keys_K = pairs_K2[:, 0] * self.base + pairs_K2[:, 1]
         order_K = np.argsort(keys_K)
         self.keys_K, self.ids_K = torch.from_numpy(keys_K[order_K]), torch.from_numpy(ids_K[order_K])
 
@@ -58,7 +58,7 @@ class MentionReplacement:
         """The bigrams of its characters, as `Vocab.encode` numbers them."""
         following_N = shard.chars.roll(-1).long()
         following_N[shard.starts[:-1] + shard.lengths[:-1] - 1] = PADDING
-        keys_N = shard.chars.long() * self.num_chars + following_N
+        keys_N = shard.chars.long() * self.base + following_N
         keys_K, ids_K = self.keys_K.to(shard.device), self.ids_K.to(shard.device)
         place_N = torch.searchsorted(keys_K, keys_N).clamp_(max=len(keys_K) - 1)
         bigrams_N = torch.where(keys_K[place_N] == keys_N, ids_K[place_N], UNKNOWN).to(shard.bigrams.dtype)

@@ -105,7 +105,7 @@ class Vocab:
         ids = {**self._char_ids, END: PADDING}
         pairs = [
             (ids[bigram[:cut]], ids[bigram[cut:]], number)
-            for number, bigram in enumerate(self.bigrams, 2)
+            for bigram, number in self._bigram_ids.items()
             for cut in range(1, len(bigram))
             if bigram[:cut] in ids and bigram[cut:] in ids
         ]

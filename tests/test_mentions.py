@@ -111,3 +111,16 @@ def test_every_epoch_draws_anew():
 
     assert epoch(1) == epoch(1)
     assert len({str(epoch(seed)) for seed in range(10)}) > 1
+
+
+def test_bigrams_that_only_an_outside_source_knows():
+    """A new neighbour may make one."""
+    corpus = [sentence("甲乙x", (0, 2, "ORG")), sentence("丙丁y", (0, 2, "ORG"))]
+    vocab, _ = make_shard("BMES", corpus)
+    vocab = vocab.with_outside(["外"], ["乙y", "外外"])
+    shard = Shard(vocab.encode([s.tokens for s in corpus], [s.tags for s in corpus]), np.arange(2))
+    replace = MentionReplacement(vocab, 1.0)
+    for replaced in (replace(shard) for _ in range(20)):
+        found = read_back(vocab, replaced)
+        assert replaced.bigrams[:-1].tolist() == vocab.encode(found).bigrams.tolist()
+    assert vocab.encode(["乙y"]).bigrams[0] == vocab.num_bigrams
