@@ -153,6 +153,7 @@ def run(
         tags=scored.tags,
         lengths=lengths,
         window=stream.plan_window(lengths["train"], config),
+        started=begin is not None,
         plan=plan,
     )
     try:
