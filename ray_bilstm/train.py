@@ -154,6 +154,7 @@ def run(
         tags=scored.tags,
         lengths=lengths,
         window=stream.plan_window(lengths["train"], config),
+        started=begin is not None,
         plan=plan,
         teaching=shared.teaching if shared else ask_teacher(config, vocab, corpus.train, lengths["train"]),
     )

@@ -60,6 +60,8 @@ class Job:
     """tokens of each sentence, by split"""
     window: int | None
     """sentences of a window of train, which is then streamed from disk"""
+    started: bool = False
+    """whether the driver left weights to start from"""
     plan: perf.Plan | None = None
     """of a throughput run"""
     teaching: Teaching | None = None
@@ -165,9 +167,8 @@ def enter(job: Job) -> tuple[Precision, TrainingSet, dict[str, Shard]]:
 
 def load_start(job: Job, model: nn.Module) -> None:
     """What the driver found outside, on rank 0, of which the others copy."""
-    path = job.path / run_directory.START
-    if collective.rank() == 0 and path.is_file():
-        start.load_start(path, model)
+    if job.started and collective.rank() == 0:
+        start.load_start(job.path / run_directory.START, model)
 
 
 def describe(model: nn.Module, precision: Precision) -> Record:

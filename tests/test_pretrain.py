@@ -107,6 +107,7 @@ def test_a_tagger_starts_from_it_and_goes_on(pretrained, tmp_path) -> None:
     assert not [name for name in (path / "best").iterdir() if str(start).encode() in name.read_bytes()]
 
 
+@pytest.mark.timeout(1200)
 def test_vectors_of_a_file_resume_and_two_workers(tmp_path) -> None:
     chars = sorted({token for sentence in sample_corpus().train for token in sentence.tokens})
     torch.manual_seed(0)
@@ -134,12 +135,13 @@ def test_pretraining_keeps_nothing_to_resume(text) -> None:
         pretrain(Config().with_fields(resume=True), [text])
 
 
+@pytest.mark.timeout(1200)
 def test_the_commands_from_another_directory(text, tmp_path, capsys) -> None:
     sizes = ["--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--device", "cpu"]
     words = ["pretrain", str(text), "--output-dir", "start", "--train-epochs", "1", *sizes]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
     run = [sys.executable, "-m", "ray_bilstm"]
-    done = subprocess.run([*run, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run([*run, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "start a tagger from it with --init-from" in done.stdout
     assert (tmp_path / "start" / "result.json").is_file()
