@@ -57,6 +57,6 @@ def test_english_words_are_learnt_from_another_directory(data_dir, tmp_path) -> 
     assert set(result["test"]["per_type"]) == {"PER", "ORG", "TITLE"}
 
     tagger = Tagger.load(tmp_path / "run" / "best")
-    words = "Since 1998 Grace Turing has been chief engineer at Xerox .".split()
+    words = ["Since", "1998", "Grace", "Turing", "has", "been", "chief", "engineer", "at", "Xerox", "."]
     (tags,) = tagger.tag([words])
     assert to_spans(tags, tagger.vocab.scheme) == [(2, 4, "PER"), (6, 8, "TITLE"), (9, 10, "ORG")]
