@@ -188,7 +188,7 @@ class _Lstm(torch.autograd.Function):
     def backward(ctx, *grads):
         pairs = zip(grads, ctx.results, strict=True)
         host = [torch.zeros_like(result) if grad is None else to_host(grad) for grad, result in pairs]
-        found = torch.autograd.grad(ctx.results, ctx.leaves, host, allow_unused=True)
+        found = torch.autograd.grad(ctx.results, ctx.leaves, host, allow_unused=True, retain_graph=True)
         return None, *(None if grad is None else to_npu(grad.contiguous()) for grad in found)
 
 
