@@ -122,16 +122,6 @@ def scaled_log_partition(
     return torch.where(lengths_B > 0, log_z_B, 0.0)
 
 
-def marginals(
-    emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
-) -> Tensor:
-    """Probability of each tag at each position given the sentence: (B, L, T), zero in the padding."""
-    with torch.enable_grad():
-        emissions_BLT = emissions_BLT.detach().requires_grad_()
-        log_z_B = log_partition(emissions_BLT, lengths_B, transitions_TT.detach(), start_T.detach(), end_T.detach())
-        return torch.autograd.grad(log_z_B.sum(), emissions_BLT)[0]
-
-
 @torch.no_grad()
 def expected_counts(
     emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor

@@ -39,8 +39,8 @@ def merge(vocabs: Mapping[str, Vocab]) -> Vocab:
                     " share them"
                 )
     return Vocab(
-        chars=tuple(dict.fromkeys(chain.from_iterable(vocab.chars for vocab in vocabs.values()))),
-        bigrams=tuple(dict.fromkeys(chain.from_iterable(vocab.bigrams for vocab in vocabs.values()))),
+        chars=tuple(dict.fromkeys(chain.from_iterable(vocab.all_chars for vocab in vocabs.values()))),
+        bigrams=tuple(dict.fromkeys(chain.from_iterable(vocab.all_bigrams for vocab in vocabs.values()))),
         tags=expected.tags,
         scheme=expected.scheme,
     )
@@ -91,8 +91,8 @@ class _Member(nn.Module):
         self.model = model
         self.chars: Tensor
         self.bigrams: Tensor
-        self.register_buffer("chars", _table(own.chars, vocab.chars), persistent=False)
-        self.register_buffer("bigrams", _table(own.bigrams, vocab.bigrams), persistent=False)
+        self.register_buffer("chars", _table(own.all_chars, vocab.all_chars), persistent=False)
+        self.register_buffer("bigrams", _table(own.all_bigrams, vocab.all_bigrams), persistent=False)
 
     def translate(self, batch: Batch) -> Batch:
         """The batch in the ids of this model."""

@@ -28,7 +28,7 @@ class MentionReplacement:
         """`vocab` has the ids and the tags of the shards."""
         self.scorer = Scorer(vocab.tags, vocab.scheme)
         self.share = share
-        self.base = vocab.num_chars + len(vocab.outside_chars)
+        self.base = len(vocab.all_chars) + 2
         pairs_K2, ids_K = vocab.bigram_pairs()
         keys_K = pairs_K2[:, 0] * self.base + pairs_K2[:, 1]
         order_K = np.argsort(keys_K)

@@ -76,8 +76,8 @@ def _from_directory(path: Path, config: Config) -> Start:
     chars, bigrams = (
         Vectors(names, _rows(weights, name)) if f"{name}.weight" in weights else _nothing(size)
         for name, names, size in (
-            (CHARS, (*vocab.chars, *vocab.outside_chars), other.embedding_size),
-            (BIGRAMS, (*vocab.bigrams, *vocab.outside_bigrams), other.bigram_size),
+            (CHARS, vocab.all_chars, other.embedding_size),
+            (BIGRAMS, vocab.all_bigrams, other.bigram_size),
         )
     )
     lstm = {name: weight for name, weight in weights.items() if name.startswith("bilstm.")}

@@ -82,13 +82,23 @@ class Vocab:
         """Rows of the bigram embedding that train can teach; 0 without bigrams."""
         return len(self.bigrams) + 2 if self.bigrams else 0
 
+    @property
+    def all_chars(self) -> tuple[str, ...]:
+        """Those of train and from outside, in the order of their ids."""
+        return self.chars + self.outside_chars
+
+    @property
+    def all_bigrams(self) -> tuple[str, ...]:
+        """The same of bigrams."""
+        return self.bigrams + self.outside_bigrams
+
     @cached_property
     def _char_ids(self) -> _Ids:
-        return _Ids((char, i) for i, char in enumerate(chain(self.chars, self.outside_chars), 2))
+        return _Ids((char, i) for i, char in enumerate(self.all_chars, 2))
 
     @cached_property
     def _bigram_ids(self) -> _Ids:
-        return _Ids((bigram, i) for i, bigram in enumerate(chain(self.bigrams, self.outside_bigrams), 2))
+        return _Ids((bigram, i) for i, bigram in enumerate(self.all_bigrams, 2))
 
     def with_outside(self, chars: Iterable[str], bigrams: Iterable[str] = ()) -> Vocab:
         """A vocabulary that also knows these, in their order, where it does not yet; bigrams only if it has some."""

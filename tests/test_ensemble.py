@@ -40,10 +40,10 @@ def write_model(path, vocab, *, seed, **fields):
 
 @pytest.fixture
 def vocabs(sentences, vocab):
-    """Of all sentences, of some, and of some without bigrams; the tags are those of all."""
+    """Of all sentences, of some and of names from outside, and of some without bigrams; the tags are those of all."""
     part = Vocab.build(sentences[3:], scheme="BMES", bigram_min_count=1)
     known = {"tags": vocab.tags, "scheme": "BMES"}
-    smaller = Vocab(chars=part.chars, bigrams=part.bigrams, **known)
+    smaller = Vocab(chars=part.chars, bigrams=part.bigrams, **known).with_outside(["☃"], ["☃☃"])
     return [vocab, smaller, Vocab(chars=part.chars[::-1], bigrams=(), **known)]
 
 
@@ -244,6 +244,7 @@ def test_a_search_gives_the_seeds_of_its_best_configuration(tmp_path, vocab, cap
 
 def test_what_members_know_is_known(vocabs):
     vocab = merge({str(i): vocab for i, vocab in enumerate(vocabs)})
-    assert set(vocab.chars) == set(vocabs[0].chars) | set(vocabs[1].chars)
+    assert set(vocab.chars) == set(vocabs[0].chars) | set(vocabs[1].chars) | {"☃"}
+    assert "☃☃" in vocab.bigrams
     assert len(set(vocab.chars)) == len(vocab.chars)
     assert (vocab.tags, vocab.scheme) == (vocabs[0].tags, "BMES")
