@@ -48,6 +48,7 @@ from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.sample import generate
+from ray_bilstm.step import make_step
 from ray_bilstm.stream import iter_windows, plan_window, write_windows
 from ray_bilstm.vocab import Vocab
 
@@ -144,10 +145,8 @@ def training(folder, size, shard_memory):
     torch.manual_seed(0)
     model, precision = BiLstmCrf(config.model, vocab), Precision("O0", dtype=torch.float32, device=CPU)
     precision.prepare(model)
-    optimizer = torch.optim.AdamW(precision.trained(), lr=0.0, fused=True)
-    return lambda: train_epoch(
-        model, train_set, optimizer, epoch=1, config=config.training, precision=precision
-    )  # the same epoch each time
+    step = make_step(model, config.training, precision)
+    return lambda: train_epoch(step, train_set, epoch=1)  # the same epoch each time
 
 
 def compare(folder, rounds, shard_memory, size):

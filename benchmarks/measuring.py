@@ -21,13 +21,13 @@ from torch.nn.parallel import DistributedDataParallel
 from ray_bilstm import __version__, accelerator
 from ray_bilstm.accelerator import ACCELERATORS
 from ray_bilstm.batches import Batch, Shard, TrainingSet, deal
-from ray_bilstm.collective import average
 from ray_bilstm.config import ModelConfig, TrainingConfig
 from ray_bilstm.corpus import Corpus, read_corpus
 from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.sample import sample_corpus
+from ray_bilstm.step import Step, make_step
 from ray_bilstm.vocab import Vocab
 
 PEERS = ("pytorch-crf", "TorchCRF", "spacy", "flair", "sklearn-crfsuite")
@@ -124,6 +124,7 @@ class Training:
         rank: int = 0,
         world_size: int = 1,
         batch_size: int = 64,
+        plain: bool = False,
     ) -> None:
         known = ACCELERATORS[device]
         self.device = accelerator.worker_device(known)
@@ -157,23 +158,31 @@ class Training:
         half_lstm = accelerator.half_lstm(known, "auto", dtype, level=level)
         self.precision = Precision(level, dtype=dtype, device=self.device, half_lstm=half_lstm)
         self.precision.prepare(self.model)
-        self.optimizer = torch.optim.AdamW(self.precision.trained(), lr=1e-3, fused=True)
+        self.step = (Step if plain else make_step)(self.model, defaults, self.precision)
+        self.step.prepare(self.set)
         self.epochs = 0
 
-    def step(self, batch: Batch, parallel: DistributedDataParallel | None = None) -> None:
-        """One step; gradients are averaged by `parallel` or, without, as in the product."""
-        with self.precision.autocast():
-            loss = (parallel or self.model)(batch).sum() * (self.world_size / batch.sentences)
-        self.precision.backward(loss)
-        if parallel is None:
-            average(self.precision.gradients())
-        self.precision.update(self.optimizer, clip_norm=5.0)
-
     def epoch(self, parallel: DistributedDataParallel | None = None) -> None:
-        self.epochs += 1
-        for batch in self.set.batches(self.epochs):
-            self.step(batch, parallel)
+        """One epoch, to its end on the device; gradients are averaged by `parallel` or, without, as in the product."""
+        self.run_epoch(parallel)
         accelerator.synchronize(self.device)
+
+    def run_epoch(self, parallel: DistributedDataParallel | None = None) -> None:
+        """The same; the host does not wait for the device."""
+        self.epochs += 1
+        self.model.train()
+        for batch in self.set.batches(self.epochs):
+            if parallel is None:
+                self.step(batch)
+            else:
+                self._parallel_step(batch, parallel)
+
+    def _parallel_step(self, batch: Batch, parallel: DistributedDataParallel) -> None:
+        with self.precision.autocast():
+            loss = parallel(batch).sum() * (self.world_size / batch.sentences)
+        self.precision.clear()
+        self.precision.backward(loss)
+        self.precision.update(self.step.optimizer, clip_norm=5.0)
 
 
 def report(file: Path | None, *, ratios: Mapping[str, float], figures: Mapping[str, Any]) -> None:

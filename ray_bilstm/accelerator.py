@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
 import importlib.util
 import os
 import platform
@@ -70,8 +71,8 @@ ACCELERATORS = {
         backend="nccl",
         visible_devices="CUDA_VISIBLE_DEVICES",
         default_level="O2",
-        padded_lengths=8,
-        fixed_shapes=False,
+        padded_lengths=32,
+        fixed_shapes=True,  # so that a step is recorded once for each length
         half_lstm=True,
         environment={},
     ),
@@ -155,6 +156,16 @@ def _visible_index(accelerator: Accelerator, assigned: Sequence[str]) -> int:
             " hides it from this worker: let Ray set it"
         )
     return visible.split(",").index(assigned[0])
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether our kernels run there, which are written in Triton; torch operations do elsewhere."""
+    return device.type == "cuda" and _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def synchronize(device: torch.device) -> None:

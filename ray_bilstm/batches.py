@@ -116,7 +116,7 @@ class Shard:
         index = np.full((len(steps), size), -1)
         for place, rows in zip(index, steps, strict=True):
             place[: len(rows)] = np.searchsorted(self.rows, rows)
-        return torch.from_numpy(index).to(self.device)
+        return to_device(index, self.device)
 
     def gather(self, index_B: Tensor, length: int, *, rows: np.ndarray, sentences: int) -> Batch:
         """A line of `plan`, or the beginning of one, as a batch padded to `length`."""
@@ -136,6 +136,14 @@ class Shard:
     def batch(self, rows: np.ndarray, length: int, *, sentences: int) -> Batch:
         """One batch of `rows`, or of one padding row where there are none."""
         return self.gather(self.plan([rows])[0], length, rows=rows, sentences=sentences)
+
+
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """On the device; the host does not wait until they have arrived."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def deal(lengths_N: np.ndarray, world_size: int) -> np.ndarray:
@@ -242,6 +250,18 @@ class TrainingSet:
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank."""
         return sum(-(-len(self._lengths(start)) // self.batch_size) for start in self.starts)
+
+    def blanks(self) -> Iterator[Batch]:
+        """A batch of padding of each shape that steps with fixed rows have here, longest first: to prepare for them."""
+        if self.shapes is None or not self.fixed_rows:
+            return
+        shard, lengths = next(iter(self.windows())), self._lengths(0)
+        owned = deal(lengths, self.world_size) == self.rank
+        plan = plan_epoch(lengths, batch_size=self.batch_size, seed=self.seed, epoch=0, shapes=self.shapes)
+        self.most_rows = max(self.most_rows, *(int(owned[step.rows].sum()) for step in plan))
+        index_B = shard.plan([np.empty(0, np.int64)], self.most_rows)[0]
+        for length in reversed(self.shapes.tolist()):
+            yield shard.gather(index_B, length, rows=np.empty(0, np.int64), sentences=1)
 
     def _lengths(self, start: int) -> np.ndarray:
         lengths: np.ndarray = self.lengths_N[start : start + self.starts.step]

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ray_bilstm.accelerator import has_kernels
+
 ILLEGAL = -1e9
 """Score of a forbidden transition where it has to be finite."""
 
@@ -70,13 +72,45 @@ class _Turn(torch.autograd.Function):
 def path_score(
     emissions_BLT: Tensor, tags_BL: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
 ) -> Tensor:
-    """Unnormalised score of one path a sentence: (B,). Padding in `tags_BL` may hold any valid tag."""
-    mask_BL = length_mask(lengths_B, tags_BL.shape[1])
-    emitted_BL = emissions_BLT.gather(2, tags_BL[:, :, None])[:, :, 0]
-    moved_BL = transitions_TT[tags_BL[:, :-1], tags_BL[:, 1:]]
-    last_B = tags_BL.gather(1, (lengths_B - 1).clamp(min=0)[:, None])[:, 0]
-    score_B = (emitted_BL * mask_BL).sum(1) + (moved_BL * mask_BL[:, 1:]).sum(1)
-    return score_B + (start_T[tags_BL[:, 0]] + end_T[last_B]) * mask_BL[:, 0]
+    """Unnormalised score of one path a sentence: (B,), differentiable once. In padding any tag may stand."""
+    score_B: Tensor = _PathScore.apply(  # type: ignore[no-untyped-call]
+        emissions_BLT, tags_BL, lengths_B, transitions_TT, start_T, end_T
+    )
+    return score_B
+
+
+class _PathScore(torch.autograd.Function):
+    """Its gradients are counts of tags and moves, found by a matrix product: autograd would sort the indices of the
+    moves to add up their gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        emissions_BLT: Tensor,
+        tags_BL: Tensor,
+        lengths_B: Tensor,
+        transitions_TT: Tensor,
+        start_T: Tensor,
+        end_T: Tensor,
+    ) -> Tensor:
+        mask_BL = length_mask(lengths_B, tags_BL.shape[1])
+        emitted_BL = emissions_BLT.gather(2, tags_BL[:, :, None])[:, :, 0]
+        moved_BL = transitions_TT[tags_BL[:, :-1], tags_BL[:, 1:]]
+        last_B1 = (lengths_B - 1).clamp(min=0)[:, None]
+        score_B = (emitted_BL * mask_BL).sum(1) + (moved_BL * mask_BL[:, 1:]).sum(1)
+        ctx.save_for_backward(emissions_BLT, tags_BL, mask_BL, last_B1)
+        return score_B + (start_T[tags_BL[:, 0]] + end_T[tags_BL.gather(1, last_B1)[:, 0]]) * mask_BL[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        emissions_BLT, tags_BL, mask_BL, last_B1 = ctx.saved_tensors
+        T = emissions_BLT.shape[2]
+        tags_BL1, weights_BL1 = tags_BL[:, :, None], (grads[0][:, None] * mask_BL)[:, :, None]
+        tags_BLT = torch.zeros_like(emissions_BLT).scatter_(2, tags_BL1, 1.0)
+        weighed_BLT = tags_BLT * weights_BL1
+        moves_TT = tags_BLT[:, :-1].reshape(-1, T).T @ weighed_BLT[:, 1:].reshape(-1, T)
+        ends_BT = weighed_BLT.gather(1, last_B1[:, :, None].expand(-1, -1, T))[:, 0]
+        return weighed_BLT, None, None, moves_TT, weighed_BLT[:, 0].sum(0), ends_BT.sum(0)
 
 
 def expected_score(
@@ -202,15 +236,7 @@ def _forward_backward(
     step_2TT = torch.stack((factors_TT, factors_TT.T))
     ends_2T = torch.stack((start_T - start_T.max(), end_T - end_T.max())).exp()
 
-    states_L2BT = torch.empty_like(potentials_L2BT)
-    sums_L2B1 = potentials_L2BT.new_empty(L, 2, B, 1)
-    state_2BT = ends_2T[:, None, :] * potentials_L2BT[0]
-    potentials, states, sums = potentials_L2BT.unbind(), states_L2BT.unbind(), sums_L2B1.unbind()
-    for i in range(L):
-        if i:
-            torch.bmm(states[i - 1], step_2TT, out=state_2BT).mul_(potentials[i])
-        torch.sum(state_2BT, 2, keepdim=True, out=sums[i])
-        torch.div(state_2BT, sums[i], out=states[i])
+    states_L2BT, sums_L2B1 = _recur(potentials_L2BT, step_2TT, ends_2T)
 
     is_last_LB = torch.arange(L, device=lengths_B.device)[:, None] == (lengths_B - 1).clamp(min=0)
     # Of the last position, only the sum with the end counts.
@@ -218,6 +244,23 @@ def _forward_backward(
     log_z_B = (torch.where(mask_LB, sums_L2B1[:, 0, :, 0] * ending_LB, 1.0).log() + peaks_LB * mask_LB).sum(0)
     log_z_B = log_z_B + start_T.max() + end_T.max() + transitions_TT.max() * (lengths_B - 1).clamp(min=0)
     return log_z_B, (states_L2BT, factors_TT, ends_2T, reversal_LB, mask_LB, is_last_LB)
+
+
+def _recur(potentials_L2BT: Tensor, steps_2TT: Tensor, ends_2T: Tensor) -> tuple[Tensor, Tensor]:
+    """States and sums of both recursions, (L, 2, B, T) and (L, 2, B, 1)."""
+    if has_kernels(potentials_L2BT.device):
+        from ray_bilstm import crf_kernels
+
+        return crf_kernels.recur(potentials_L2BT, steps_2TT, ends_2T)
+    states_L2BT, sums_L2B1 = torch.empty_like(potentials_L2BT), torch.empty_like(potentials_L2BT[..., :1])
+    state_2BT = ends_2T[:, None, :] * potentials_L2BT[0]
+    potentials, states, sums = potentials_L2BT.unbind(), states_L2BT.unbind(), sums_L2B1.unbind()
+    for i in range(len(states)):
+        if i:
+            torch.bmm(states[i - 1], steps_2TT, out=state_2BT).mul_(potentials[i])
+        torch.sum(state_2BT, 2, keepdim=True, out=sums[i])
+        torch.div(state_2BT, sums[i], out=states[i])
+    return states_L2BT, sums_L2B1
 
 
 def _posteriors(
@@ -267,6 +310,10 @@ def viterbi(
     The batch is the innermost dimension, so that the maximum over previous tags runs over whole vectors; which tag
     gave it is worked out afterwards, along the one path that matters.
     """
+    if has_kernels(emissions_BLT.device):
+        from ray_bilstm import crf_kernels
+
+        return crf_kernels.decode(emissions_BLT, lengths_B, transitions_TT, start_T, end_T)
     B, L, T = emissions_BLT.shape
     emissions_LTB = emissions_BLT.permute(1, 2, 0).contiguous()
     scores_LTB, moves_TTB = torch.empty_like(emissions_LTB), emissions_BLT.new_empty(T, T, B)

@@ -30,6 +30,7 @@ from ray_bilstm.config import ModelConfig, TrainingConfig
 from ray_bilstm.loop import EVAL_BATCH_SIZE, epoch_seed, train_epoch
 from ray_bilstm.model import BiLSTM, LockedDropout, make_bigram_embedding, make_char_embedding
 from ray_bilstm.precision import Precision
+from ray_bilstm.step import make_step
 from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab
 
 CLASSES = 2048
@@ -94,11 +95,12 @@ def fit(
     and the float32 weights after it. Raises TrainingError when a loss is not finite."""
     copy_from_first([weight.detach() for weight in model.parameters()])
     precision.prepare(model)
-    optimizer = torch.optim.AdamW(precision.trained(), lr=0.0, weight_decay=config.weight_decay, fused=True)
+    step = make_step(model, config, precision)
+    step.prepare(train)
     best = math.inf
     for epoch in range(1, config.train_epochs + 1):
         torch.manual_seed(epoch_seed(config.seed, epoch, rank()))
-        record = train_epoch(model, train, optimizer, epoch=epoch, config=config, precision=precision)
+        record = train_epoch(step, train, epoch=epoch)
         started = time.perf_counter()
         record["held_out"] = perplexity(model, held_out, precision=precision)
         record["seconds"]["evaluation"] = time.perf_counter() - started

@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ray_bilstm.accelerator import ACCELERATORS, synchronize
-from ray_bilstm.batches import Batch, Shard, TrainingSet, iter_eval_batches
+from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
 from ray_bilstm.collective import copy_from_first, rank, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
 from ray_bilstm.ensemble import Ensemble
 from ray_bilstm.metrics import Counts, Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
+from ray_bilstm.step import Step, make_step
 
 WARMUP_STEPS = 10
 """First steps of a run that its sentences a second leave out: memory is claimed and kernels are chosen in them."""
@@ -74,16 +75,17 @@ def fit(
     precision.prepare(model)
     if progress.weights:
         precision.load_state_dict(progress.weights)
-    optimizer = torch.optim.AdamW(precision.trained(), lr=0.0, weight_decay=config.weight_decay, fused=True)
+    step = make_step(model, config, precision)
     names = [name for name, (_, master) in precision.weights.items() if master.requires_grad]
-    _load_moments(optimizer, names, progress.moments)
+    _load_moments(step.optimizer, names, progress.moments)
     if precision.loss_scale:
         precision.loss_scale.load_state_dict(progress.loss_scale)
+    step.prepare(train)
 
     while progress.epoch < config.train_epochs and not _out_of_patience(progress, config):
         epoch = progress.epoch + 1
         torch.manual_seed(epoch_seed(config.seed, epoch, rank()))
-        record = train_epoch(model, train, optimizer, epoch=epoch, config=config, precision=precision)
+        record = train_epoch(step, train, epoch=epoch)
         started = time.perf_counter()
         scores = scorer.scores(evaluate(model, dev, scorer, precision=precision))
         record["seconds"]["evaluation"] = time.perf_counter() - started
@@ -91,7 +93,7 @@ def fit(
         f1 = scores["entity"]["f1"]
         progress.epoch = epoch
         progress.weights = precision.state_dict()
-        progress.moments = _moments(optimizer, names)
+        progress.moments = _moments(step.optimizer, names)
         progress.loss_scale = precision.loss_scale.state_dict() if precision.loss_scale else {}
         record["best"] = f1 > progress.best_f1
         if record["best"]:
@@ -101,19 +103,10 @@ def fit(
     return progress
 
 
-def train_epoch(
-    model: nn.Module,
-    train: TrainingSet,
-    optimizer: torch.optim.Optimizer,
-    *,
-    epoch: int,
-    config: TrainingConfig,
-    precision: Precision,
-) -> Record:
-    """One pass over the training sentences, of each of which `model` gives the loss; the losses, the learning rate and
-    the throughput of it."""
-    model.train()
-    device, world = precision.device, world_size()
+def train_epoch(step: Step, train: TrainingSet, *, epoch: int) -> Record:
+    """One pass over the training sentences; the losses, the learning rate and the throughput of it."""
+    step.model.train()
+    device, world = step.precision.device, world_size()
     skipped = min(WARMUP_STEPS, len(train) // 2) if epoch == 1 else 0
     losses: list[Tensor] = []
     norms: list[Tensor] = []
@@ -124,18 +117,18 @@ def train_epoch(
         if len(losses) == skipped and skipped:
             synchronize(device)
             measured_from = time.perf_counter()
-        learning_rate = _set_learning_rate(optimizer, (epoch - 1) * len(train) + len(losses), len(train), config)
-        with precision.autocast():
-            loss = batch_loss(model, batch, config)
-        norms.append(precision.step(loss, optimizer, clip_norm=config.clip_norm))
-        losses.append(loss.detach())
+        learning_rate = scheduled((epoch - 1) * len(train) + len(losses), len(train), step.config)
+        step.set_learning_rate(learning_rate)
+        loss, norm = step(batch)
+        losses.append(loss)
+        norms.append(norm)
         sizes.append(batch.sentences)
         if len(losses) % CHECK_EVERY == 0:
-            _check(losses, norms, CHECK_EVERY, epoch, precision)
+            _check(losses, norms, CHECK_EVERY, epoch, step.precision)
     synchronize(device)
     ended = time.perf_counter()
     if len(losses) % CHECK_EVERY:
-        _check(losses, norms, len(losses) % CHECK_EVERY, epoch, precision)
+        _check(losses, norms, len(losses) % CHECK_EVERY, epoch, step.precision)
 
     mean_losses, weights = sum_over_ranks(torch.stack(losses).cpu()) / world, torch.tensor(sizes)
     counted, norm = mean_losses.isfinite(), torch.stack(norms).cpu()
@@ -154,16 +147,6 @@ def train_epoch(
     }
 
 
-def batch_loss(model: nn.Module, batch: Batch, config: TrainingConfig) -> Tensor:
-    """What a step of this rank brings down: (). Its gradients are averaged over ranks, and then those of the mean loss
-    of the sentences of the step on all ranks."""
-    if config.adversarial and isinstance(model, BiLstmCrf):
-        losses_B = model.adversarial(batch, config.adversarial)
-    else:
-        losses_B = model(batch)
-    return losses_B.sum() * (world_size() / batch.sentences)
-
-
 @torch.no_grad()
 def evaluate(model: BiLstmCrf | Ensemble, shard: Shard, scorer: Scorer, *, precision: Precision) -> Counts:
     """Counts over all ranks' shards; every sentence counts once, however many ranks there are."""
@@ -180,14 +163,13 @@ def evaluate(model: BiLstmCrf | Ensemble, shard: Shard, scorer: Scorer, *, preci
     return scorer.from_array(sum_over_ranks(torch.from_numpy(counts.to_array())).numpy())
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, step: int, epoch_steps: int, config: TrainingConfig) -> float:
-    """A linear rise over the warm-up, then half a cosine down to 0 at the end of the last epoch."""
+def scheduled(step: int, epoch_steps: int, config: TrainingConfig) -> float:
+    """The learning rate of a step, counted from the start of training: a linear rise over the warm-up, then half a
+    cosine down to 0 at the end of the last epoch."""
     steps = epoch_steps * config.train_epochs
     warmup = round(config.warmup * steps)
     falling = 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / (steps - warmup))
     share = (step + 1) / warmup if step < warmup else falling
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * share
     return config.learning_rate * share
 
 

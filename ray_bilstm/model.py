@@ -11,10 +11,13 @@ Shapes: B sentences, L positions, E embedding, H hidden size, T tags.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from ray_bilstm import tags as schemes
+from ray_bilstm.accelerator import has_kernels
 from ray_bilstm.batches import Batch
 from ray_bilstm.config import ModelConfig
 from ray_bilstm.crf import CRF, reversal, turn
@@ -82,23 +85,32 @@ class BiLSTM(nn.Module):
 
         Computed in the precision of the weights, or in that of autocast.
         """
-        device, reversal_LB = inputs_LBE.device.type, reversal(lengths_B, len(inputs_LBE))
+        device = inputs_LBE.device.type
         half = self.half_lstm and torch.is_autocast_enabled(device)
         states = inputs_LBE if half else inputs_LBE.to(next(self.parameters()).dtype)
-        if half and device == "cpu":
-            # Given float32, autocast casts behind the choice of kernel, and a CPU without bfloat16 units has none left.
+        if half:  # autocast would cast behind the choice of a kernel
             states = states.to(torch.get_autocast_dtype(device))
         with torch.autocast(device, enabled=half, dtype=torch.get_autocast_dtype(device)):
-            states = self._layers(states, reversal_LB)
+            states = self._layers(states, lengths_B)
         return states if half else states.to(inputs_LBE.dtype)
 
-    def _layers(self, states: Tensor, reversal_LB: Tensor) -> Tensor:
+    def _layers(self, states: Tensor, lengths_B: Tensor) -> Tensor:
         for layer, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if layer:
                 states = self.dropout(states)
-            turned = turn(states, reversal_LB)
-            states = torch.cat((ahead(states)[0], turn(back(turned)[0], reversal_LB)), 2)
+            states = _layer(states, lengths_B, cast(nn.LSTM, ahead), cast(nn.LSTM, back))
         return states
+
+
+def _layer(inputs_LBE: Tensor, lengths_B: Tensor, ahead: nn.LSTM, back: nn.LSTM) -> Tensor:
+    """Both directions side by side: (L, B, E) -> (L, B, 2H)."""
+    if has_kernels(inputs_LBE.device):
+        from ray_bilstm import lstm_kernels
+
+        if lstm_kernels.fits(inputs_LBE, ahead.hidden_size):
+            return lstm_kernels.bilstm_layer(inputs_LBE, lengths_B, ahead, back)
+    reversal_LB = reversal(lengths_B, len(inputs_LBE))
+    return torch.cat((ahead(inputs_LBE)[0], turn(back(turn(inputs_LBE, reversal_LB))[0], reversal_LB)), 2)
 
 
 class BiLstmCrf(nn.Module):

@@ -14,15 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ray_bilstm.accelerator import profiler, synchronize
 from ray_bilstm.batches import Batch, TrainingSet
 from ray_bilstm.collective import average, barrier, copy_from_first, rank, world_size
 from ray_bilstm.config import TrainingConfig
-from ray_bilstm.loop import batch_loss
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
+from ray_bilstm.step import Step, make_step, summed_loss
 
 PHASES = ("data", "forward", "crf", "backward", "idle", "collective", "optimiser")
 """Parts of a step, in order; idle: waiting for the slowest rank."""
@@ -51,16 +49,10 @@ def measure(
     """Throughput of all ranks together and breakdown of this one; with `plan.trace`, a trace in `trace_folder`."""
     copy_from_first([weight.detach() for weight in model.parameters()])
     precision.prepare(model)
-    optimizer = torch.optim.AdamW(
-        precision.trained(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    step = make_step(model, config, precision)
+    step.prepare(train)
     model.train()
     batches = _endless(train)
-
-    def step(batch: Batch) -> None:
-        with precision.autocast():
-            loss = batch_loss(model, batch, config)
-        precision.step(loss, optimizer, clip_norm=config.clip_norm)
 
     for batch in itertools.islice(batches, plan.warmup_steps):
         step(batch)
@@ -74,7 +66,7 @@ def measure(
     barrier()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
 
-    breakdown = _break_down(model, itertools.islice(batches, plan.measured_steps), optimizer, config, precision)
+    breakdown = _break_down(step, model, itertools.islice(batches, plan.measured_steps))
     if plan.trace:
         with profiler(precision.device, trace_folder, name=f"rank{rank()}"):
             for batch in itertools.islice(batches, PROFILED_STEPS):
@@ -96,14 +88,9 @@ def _endless(train: TrainingSet) -> Iterator[Batch]:
         yield from train.batches(epoch)
 
 
-def _break_down(
-    model: BiLstmCrf,
-    batches: Iterator[Batch],
-    optimizer: torch.optim.Optimizer,
-    config: TrainingConfig,
-    precision: Precision,
-) -> dict[str, float]:
-    """Mean seconds a step of each phase on this rank."""
+def _break_down(step: Step, model: BiLstmCrf, batches: Iterator[Batch]) -> dict[str, float]:
+    """Mean seconds a step of each phase on this rank, none of them recorded."""
+    config, precision = step.config, step.precision
     seconds = dict.fromkeys(PHASES, 0.0)
     steps, last = 0, time.perf_counter()
 
@@ -116,15 +103,17 @@ def _break_down(
 
     for batch in batches:
         end("data")
+        share = world_size() / batch.sentences
         with precision.autocast():
             if config.adversarial:  # it goes forward and backward more than once: no phase of its own
-                loss = batch_loss(model, batch, config)
+                loss = summed_loss(model, batch, config) * share
                 end("forward")
             else:
                 emissions_BLT = model.emissions(batch)
                 end("forward")
-                loss = model.loss(emissions_BLT, batch).sum() * (world_size() / batch.sentences)
+                loss = model.loss(emissions_BLT, batch).sum() * share
                 end("crf")
+        precision.clear()
         precision.backward(loss)
         end("backward")
         if world_size() > 1:
@@ -132,7 +121,7 @@ def _break_down(
             end("idle")
             average(precision.gradients())
             end("collective")
-        precision.update(optimizer, clip_norm=config.clip_norm)
+        precision.update(step.optimizer, clip_norm=config.clip_norm)
         end("optimiser")
         steps += 1
     return {phase: seconds[phase] / steps for phase in PHASES}

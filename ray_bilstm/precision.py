@@ -111,18 +111,22 @@ class Precision:
 
         The host waits for nothing here.
         """
+        self.clear()
         self.backward(loss)
         average(self.gradients())
         return self.update(optimizer, clip_norm=clip_norm)
 
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of the weights that the model computes with, scaled."""
+    def clear(self) -> None:
+        """Forget the gradients of the last step."""
         for weight, master in self.weights.values():
             weight.grad = master.grad = None
+
+    def backward(self, loss: Tensor) -> None:
+        """Add to the gradients of the weights that the model computes with, scaled."""
         (loss if self.loss_scale is None else loss * self.loss_scale.scale).backward()  # type: ignore[no-untyped-call]
 
     def gradients(self) -> list[Tensor]:
-        """What the last backward pass gave."""
+        """What was gathered since the last `clear`."""
         return [weight.grad for weight, _ in self.weights.values() if weight.grad is not None]
 
     def update(self, optimizer: torch.optim.Optimizer, *, clip_norm: float) -> Tensor:

@@ -32,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", choices=tuple(ACCELERATORS), help="device of the tensor tests")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") != "cuda":
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels are tried without a GPU too
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device of `--device`, prepared as a worker prepares it."""
