@@ -4,14 +4,17 @@
 python benchmarks/device.py --data-dir ResumeNER --device cuda
 
 Whole epochs of the default recipe, planning and replaced mentions included, the device synchronised before and after;
-on cuda, steps that are recorded once and replayed, and plain ones.
+on cuda, steps that are recorded once and replayed, and with `--plain` others. The tutorial is that of train_step.py: a
+smaller model (no bigrams) in float32, batches of 64, characters looked up one by one.
 """
 
 import statistics
 import sys
 import time
 
-from measuring import Training, make_parser, report
+import torch
+from measuring import Training, installed, make_parser, report
+from train_step import tutorial
 
 from ray_bilstm import accelerator
 from ray_bilstm.accelerator import ACCELERATORS
@@ -25,6 +28,14 @@ def prepare(data_dir, device, level, batch_size, plain):
     training.epoch()
     training.epoch()
     return training
+
+
+class TutorialTraining:
+    """A tutorial's epochs."""
+
+    def __init__(self, data_dir, device, sentences):
+        self.run_epoch, self.device, self.sentences = tutorial(data_dir, device), torch.device(device), sentences
+        self.run_epoch()
 
 
 def rate(training):
@@ -51,11 +62,14 @@ def main() -> int:
         for size in map(int, options.batch_sizes.split(","))
         for plain in ([False, True] if options.plain else [False])
     }
+    first = next(iter(runs.values()))
+    if installed("pytorch-crf"):
+        runs["tutorial"] = TutorialTraining(options.data_dir, options.device, first.sentences)
     rates = {name: [] for name in runs}
     for _ in range(options.rounds):
         for name, training in runs.items():
             rates[name].append(rate(training))
-    print(f"{accelerator.device_name(next(iter(runs.values())).device)}; sentences a second, {options.rounds} rounds")
+    print(f"{accelerator.device_name(first.device)}; sentences a second, {options.rounds} rounds")
     print(f"{'':16}{'median':>12}{'lowest':>12}{'highest':>12}")
     for name, values in rates.items():
         print(f"{name:16}{statistics.median(values):12,.0f}{min(values):12,.0f}{max(values):12,.0f}")

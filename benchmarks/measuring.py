@@ -105,9 +105,9 @@ def median(costs: Sequence[Cost]) -> Cost:
     return Cost(statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs))
 
 
-def ratios(costs: Sequence[Cost], ours: Sequence[Cost]) -> list[float]:
-    """Of CPU seconds, round by round: above 1, ours is faster."""
-    return [one.cpu / other.cpu for one, other in zip(costs, ours, strict=True)]
+def ratios(costs: Sequence[Cost], ours: Sequence[Cost], kind: str = "cpu") -> list[float]:
+    """Of CPU or wall seconds, round by round: above 1, ours is faster."""
+    return [getattr(one, kind) / getattr(other, kind) for one, other in zip(costs, ours, strict=True)]
 
 
 class Training:

@@ -47,7 +47,7 @@ class Tutorial(nn.Module):
         return -self.crf(self.linear(states), tags, mask=mask, reduction="mean")
 
 
-def tutorial(data_dir):
+def tutorial(data_dir, device="cpu"):
     sentences = sorted(read(data_dir).train, key=lambda sentence: len(sentence.tokens))
     characters, tags = {"<pad>": 0, "<unk>": 1}, {}
     for sentence in sentences:
@@ -55,7 +55,7 @@ def tutorial(data_dir):
             characters.setdefault(token, len(characters))
             tags.setdefault(tag, len(tags))
     torch.manual_seed(0)
-    model = Tutorial(len(characters), len(tags))
+    model = Tutorial(len(characters), len(tags)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def epoch():
@@ -67,7 +67,8 @@ def tutorial(data_dir):
             for i, sentence in enumerate(batch):
                 ids[i, : lengths[i]] = torch.tensor([characters.get(token, 1) for token in sentence.tokens])
                 gold[i, : lengths[i]] = torch.tensor([tags[tag] for tag in sentence.tags])
-            loss = model(ids, gold, lengths, torch.arange(ids.shape[1]) < lengths[:, None])
+            mask = torch.arange(ids.shape[1]) < lengths[:, None]
+            loss = model(ids.to(device), gold.to(device), lengths, mask.to(device))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
