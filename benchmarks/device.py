@@ -73,7 +73,8 @@ def main() -> int:
     print(f"{'':16}{'median':>12}{'lowest':>12}{'highest':>12}")
     for name, values in rates.items():
         print(f"{name:16}{statistics.median(values):12,.0f}{min(values):12,.0f}{max(values):12,.0f}")
-    report(options.json, ratios={}, figures={"sentences_per_second": rates})
+    figures = {"device": accelerator.device_name(first.device), "sentences_per_second": rates}
+    report(options.json, ratios={}, figures=figures)
     return 0
 
 

@@ -5,6 +5,7 @@ python benchmarks/plots.py
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -81,9 +82,30 @@ def scaling():
     return figure
 
 
+def device():
+    rates = {name: statistics.median(values) for name, values in read("device")["sentences_per_second"].items()}
+    plain = read("device_plain")["sentences_per_second"]
+    levels = sorted({name.split()[0] for name in rates} - {"tutorial"})
+    figure, axes = plt.subplots(figsize=(7, 3.8))
+    for level, shade in zip(levels, (OTHERS, "#79b8ff", OURS), strict=True):
+        sizes = [int(name.split()[1]) for name in rates if name.startswith(level)]
+        axes.plot(sizes, [rates[f"{level} {size}"] for size in sizes], "o-", color=shade, label=level)
+    sizes = [int(name.split()[1]) for name in plain if name.endswith("plain")]
+    medians = [statistics.median(plain[f"O2 {size} plain"]) for size in sizes]
+    axes.plot(sizes, medians, "o:", color="#d29922", label="O2, steps not recorded")
+    axes.plot([64], [rates["tutorial"]], "x", color="black", label="tutorial, float32")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks([64, 256, 1024, 2048], ["64", "256", "1,024", "2,048"])
+    axes.set_xlabel("sentences a step")
+    axes.set_title(f"Training sentences a second, {read('device')['device']}", loc="left")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def main() -> int:
     matplotlib.rcParams.update({"svg.hashsalt": "ray_bilstm", "axes.spines.top": False, "axes.spines.right": False})
-    for draw in (train_step, crf, inference, scaling):
+    for draw in (train_step, crf, inference, scaling, device):
         figure = draw()
         figure.tight_layout()
         figure.savefig(FOLDER / f"{draw.__name__}.svg", metadata={"Date": None})

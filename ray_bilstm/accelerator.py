@@ -12,6 +12,7 @@ import os
 import platform
 import resource
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -165,7 +166,20 @@ def has_kernels(device: torch.device) -> bool:
 
 @functools.cache
 def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()  # for this, Triton compiles what launches kernels
+    except Exception as error:  # RuntimeError, CalledProcessError and others
+        warnings.warn(
+            f"Triton cannot build kernels here ({error}): torch operations stand in for them, at several times the"
+            " time. It wants a C compiler (CC, gcc or clang) and the headers of Python",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def synchronize(device: torch.device) -> None:

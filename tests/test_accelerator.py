@@ -140,3 +140,18 @@ def test_a_missing_gpu_is_named(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with pytest.raises(AcceleratorError, match=r"no cuda device .*: check `nvidia-smi` and CUDA_VISIBLE_DEVICES=7"):
         accelerator.load(CUDA)
+
+
+def test_without_a_working_triton_torch_operations_stand_in(monkeypatch):
+    """Here it lacks a GPU; on a bare machine, a C compiler."""
+    triton = pytest.importorskip("triton", reason="pip install triton")
+
+    class Driver:
+        @property
+        def active(self):
+            raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(triton.runtime, "driver", Driver())
+    with pytest.warns(UserWarning, match=r"cannot build kernels here \(Failed to find C compiler\).*gcc"):
+        assert not accelerator._has_triton.__wrapped__()
+    assert not accelerator.has_kernels(torch.device("cpu"))
