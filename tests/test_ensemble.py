@@ -112,6 +112,23 @@ def test_texts_of_any_length_get_legal_tags(tmp_path, models, texts):
     assert tagger.predict([]) == []
 
 
+def test_scores_are_those_of_the_mixture(tmp_path, models, texts):
+    """An entity, and a path, is as probable as the mean of the members has it."""
+    write_ensemble(tmp_path / "all", models)
+    tagger, text = Tagger.load(tmp_path / "all"), texts[0]
+    paths = tagger.nbest(text[:3], 10**6)
+    assert sum(path.score for path in paths) == pytest.approx(1.0)
+    members = [{tuple(p.tags): p.score for p in Tagger.load(model).nbest(text[:3], 10**6)} for model in models]
+    for path in paths:
+        assert path.score == pytest.approx(sum(member[tuple(path.tags)] for member in members) / len(models))
+    assert paths[0].tags == tagger.tag([text[:3]])[0]
+    found = [entity for several in tagger.predict([text[:3] for text in texts]) for entity in several]
+    assert found
+    for entity in paths[0].entities:
+        mass = sum(path.score for path in paths if entity[:4] in [other[:4] for other in path.entities])
+        assert entity.score == pytest.approx(mass)
+
+
 def test_ensembles_are_taken_apart(tmp_path, models, texts):
     write_ensemble(tmp_path / "two", models[:2])
     assert write_ensemble(tmp_path / "three", [tmp_path / "two", models[2]]) == 3

@@ -10,9 +10,9 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"accelerator", "config", "embeddings", "shared_memory", "tags"},
+    {"accelerator", "config", "embeddings", "shared_memory", "tags", "windows"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
-    {"check", "batches"},
+    {"check", "batches", "paths"},
     {"corpus", "mentions", "model"},
     {"raw_text", "sample", "precision", "ensemble"},
     {"loop"},
@@ -30,7 +30,7 @@ LAYERS = [
 WITH_RAY = {"backend", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
-    *("space", "study", "figures", "embeddings", "raw_text"),
+    *("space", "study", "figures", "embeddings", "raw_text", "windows"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}
