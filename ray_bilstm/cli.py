@@ -17,6 +17,7 @@ from typing import Any
 
 from ray_bilstm import __version__
 from ray_bilstm.check import check, format_check
+from ray_bilstm.cli_predict import add_predict_arguments, predict_command
 from ray_bilstm.cli_pretrain import add_pretrain_arguments, pretrain_command
 from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
 from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
@@ -115,7 +116,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether the message says all that a user needs. Looked up late: these modules import torch and ray."""
     if isinstance(error, (CorpusError, ConfigError, OSError)):
         return True
-    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Run", "Training", "Vocab")
+    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Run", "Text", "Training", "Vocab")
     return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in {f"{of}Error" for of in ours}
 
 
@@ -150,22 +151,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     for name, row in {"entity": scores["entity"], "token": scores["token"], **scores["per_type"]}.items():
         figures = "".join(f"{row[kind]:10.4f}" for kind in ("precision", "recall", "f1"))
         print(f"{name:12}{figures}{row.get('support', ''):>10}")
-    return 0
-
-
-def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="directory of a model, such as runs/NAME/best, or of an ensemble")
-    parser.add_argument("text", nargs="*", help="texts; without any, each line of standard input is one")
-
-
-def _predict(options: argparse.Namespace) -> int:
-    """Tag texts: one JSON object a line, with the text and its entities."""
-    from ray_bilstm.predict import Tagger
-
-    tagger = Tagger.load(options.model)
-    texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
-    for text, entities in zip(texts, tagger.predict(texts), strict=True):
-        print(json.dumps({"text": text, "entities": [e._asdict() for e in entities]}, ensure_ascii=False))
     return 0
 
 
@@ -273,7 +258,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "tune": (add_tune_arguments, tune_command),
     "study": (add_study_arguments, study_command),
     "evaluate": (_add_evaluate_arguments, _evaluate),
-    "predict": (_add_predict_arguments, _predict),
+    "predict": (add_predict_arguments, predict_command),
     "ensemble": (_add_ensemble_arguments, _ensemble),
     "check": (_add_check_arguments, _check),
     "convert": (_add_convert_arguments, _convert),

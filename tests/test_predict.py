@@ -6,47 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from ray_bilstm import Tagger, checkpoint, loop, tags
-from ray_bilstm.batches import Shard, TrainingSet
-from ray_bilstm.config import Config
-from ray_bilstm.metrics import Scorer
-from ray_bilstm.model import BiLstmCrf
-from ray_bilstm.precision import Precision
+from ray_bilstm import Tagger, tags
 
 ODD = ["", " ", "\u3000王芳\u3000", "王芳😀：女👩‍👩‍👧，汉族🇨🇳", "\n\t", "☃" * 7, "e\u0301王"]
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory, sentences, vocab) -> Path:
-    """A model that knows the tiny corpus by heart."""
-    config = Config().with_fields(
-        embedding_size=16, bigram_size=8, hidden_size=16, dropout=0.0, batch_size=2, train_epochs=20, learning_rate=0.02
-    )
-    shard = Shard(vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences]), np.arange(len(sentences)))
-    lengths = shard.lengths[:-1].numpy()
-    torch.manual_seed(0)
-    progress = loop.fit(
-        BiLstmCrf(config.model, vocab),
-        train=TrainingSet(lambda: [shard], lengths, batch_size=2, seed=0),
-        dev=shard,
-        scorer=Scorer(vocab.tags, vocab.scheme),
-        config=config.training,
-        precision=Precision("O0", dtype=torch.float32, device=torch.device("cpu")),
-        progress=loop.Progress(),
-        on_epoch=lambda record, progress: None,
-    )
-    path = tmp_path_factory.mktemp("run") / "best"
-    checkpoint.write_model(path, progress.best_weights, config=config, vocab=vocab)
-    return path
-
-
-@pytest.fixture(scope="module")
-def tagger(directory, device) -> Tagger:
-    return Tagger.load(directory, device=device)
+def tagger(trained, device) -> Tagger:
+    return Tagger.load(trained, device=device)
 
 
 def expected_entities(sentence):
@@ -185,14 +154,14 @@ def test_scores(tagger, sentences):
     assert tagger.score([empty])["entity"]["support"] == tagger.score([])["entity"]["support"] == 0
 
 
-def test_a_fresh_process_in_another_folder(tmp_path, directory, sentences):
+def test_a_fresh_process_in_another_folder(tmp_path, trained, sentences):
     texts = ["".join(sentence.tokens) for sentence in sentences]
     program = (
         "import json, sys; from ray_bilstm import Tagger; sys.stdin.reconfigure(encoding='utf-8');"
         "print(json.dumps(Tagger.load(sys.argv[1]).predict(json.load(sys.stdin), scores=False)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, directory],
+        [sys.executable, "-c", program, trained],
         cwd=tmp_path,
         env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
         input=json.dumps(texts),
