@@ -43,6 +43,7 @@ class Scorer:
 
     def __init__(self, tags: Sequence[str], scheme: str) -> None:
         self.tags = tuple(tags)
+        self.scheme = scheme
         self.types = tuple(sorted({schemes.split(tag)[1] for tag in tags} - {""}))
         self.continues_TT = np.array([[schemes.continues(a, b, scheme) for b in tags] for a in tags], bool)
         self.begins_T = np.array([schemes.begins(tag, scheme) for tag in tags])
@@ -105,9 +106,9 @@ class Scorer:
         """Entity, token and per-type scores, JSON-ready, as `result.json` holds them."""
         total = counts.entities_K3.sum(0)
         rows = counts.entities_K3.tolist()
-        per_type = {type: _entity_scores(*row) for type, row in zip(self.types, rows, strict=True)}
+        per_type = {type: entity_scores(*row) for type, row in zip(self.types, rows, strict=True)}
         return {
-            "entity": _entity_scores(*total.tolist()),
+            "entity": entity_scores(*total.tolist()),
             "token": _token_scores(counts.confusion_TT),
             "per_type": per_type,
             "confusion": {"tags": list(self.tags), "matrix": counts.confusion_TT.tolist()},
@@ -118,7 +119,8 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _entity_scores(gold: int, predicted: int, correct: int) -> dict[str, float]:
+def entity_scores(gold: int, predicted: int, correct: int) -> dict[str, float]:
+    """Scores of so many entities in gold, predicted and in both."""
     return {
         "precision": _ratio(correct, predicted),
         "recall": _ratio(correct, gold),

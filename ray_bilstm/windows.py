@@ -43,6 +43,11 @@ def iter_windows(text: Sequence[str]) -> Iterator[Window]:
     yield Window(start, len(text), max(0, start - CONTEXT), len(text))
 
 
+def iter_whole(text: Sequence[str]) -> Iterator[Window]:
+    """The whole text in one."""
+    yield Window(0, len(text), 0, len(text))
+
+
 def _cut(text: Sequence[str], start: int, limit: int) -> int:
     """Where to cut, behind `start` and not behind `limit`, which lies inside the text."""
     for marks in (SENTENCE_ENDS, PAUSES):
