@@ -10,7 +10,7 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"accelerator", "config", "embeddings", "shared_memory", "tags", "windows"},
+    {"accelerator", "config", "embeddings", "onnx_tagger", "shared_memory", "tags", "windows"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective", "mistakes"},
     {"check", "batches", "paths", "texts", "highlight"},
     {"corpus", "mentions", "model", "evaluation"},
@@ -19,19 +19,20 @@ LAYERS = [
     {"checkpoint", "language_model", "perf"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
     {"predict", "card", "dataset", "stream", "backend", "figures"},
-    {"teacher", "worker", "launch", "search_directory"},
+    {"export", "teacher", "worker", "launch", "search_directory"},
     {"train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
     {"cli_train"},
-    {"cli_evaluate", "cli_predict", "cli_pretrain", "cli_tune"},
+    {"cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
     {"cli"},
 ]
 WITH_RAY = {"backend", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
-COMMAND_LINE = {"cli", "cli_evaluate", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"}
+COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
-    *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes", "evaluation"),
+    *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
+    *("evaluation", "onnx_tagger"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}
@@ -91,6 +92,12 @@ def test_strings_and_tensors_stay_apart():
     assert {module for module in WITHOUT_TENSORS if "torch" in imports_of(module)[1]} == set()
     assert {module for module in ("crf", "batches", "model") if "corpus" in imports_of(module)[0]} == set()
     assert imports_of("crf")[0] == set()
+
+
+def test_an_exported_tagger_needs_nothing_of_the_project():
+    ours, others = imports_of("onnx_tagger")
+    assert ours == set()
+    assert others <= {*sys.stdlib_module_names, "numpy", "onnxruntime"}
 
 
 def test_only_the_command_line_prints_and_reads_arguments():
