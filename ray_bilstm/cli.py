@@ -30,6 +30,11 @@ from ray_bilstm.tags import SCHEMES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of `python -m ray_bilstm`."""
+    return _run(make_parser(), arguments, lambda options: COMMANDS[options.command][1](options))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What `main` understands."""
     parser = argparse.ArgumentParser(
         prog="python -m ray_bilstm", description="BiLSTM-CRF sequence taggers, trained through Ray."
     )
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         add_arguments(command)
-    return _run(parser, arguments, lambda options: COMMANDS[options.command][1](options))
+    return parser
 
 
 def train_job(arguments: Sequence[str] | None = None, *, description: str, **defaults: Any) -> int:

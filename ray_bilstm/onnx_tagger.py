@@ -39,9 +39,15 @@ class OnnxTagger:
     """An exported model. Texts are strings, or lists of tokens, and are read whole."""
 
     def __init__(
-        self, directory: str | Path, *, model: str = "model.onnx", providers: Sequence[str] = ("CPUExecutionProvider",)
+        self,
+        directory: str | Path,
+        *,
+        model: str = "model.onnx",
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 0,
     ) -> None:
-        """`model` may be one of fixed shape, such as model-8x128.onnx: batches are then filled up to it."""
+        """`model` may be one of fixed shape, such as model-8x128.onnx: batches are then filled up to it. `threads` 0:
+        as many as ONNX Runtime chooses."""
         import onnxruntime
 
         names = json.loads((Path(directory) / "tagger.json").read_text(encoding="utf-8"))
@@ -51,7 +57,9 @@ class OnnxTagger:
         self.scores = tuple(np.array(names[part], np.float32) for part in ("transitions", "start", "end"))
         self.continues_TT = np.array(names["continues"], bool)
         self.begins_T, self.ends_T = np.array(names["begins"], bool), np.array(names["ends"], bool)
-        self.session = onnxruntime.InferenceSession(str(Path(directory) / model), providers=list(providers))
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(Path(directory) / model), settings, providers=list(providers))
         rows, length = self.session.get_inputs()[0].shape
         self.rows, self.length = (size if isinstance(size, int) else None for size in (rows, length))
 
