@@ -62,24 +62,28 @@ class Lattice:
         self.log_z_B = torch.where(self.lengths_B > 0, torch.logsumexp(last_BT + self.end_T, 1), 0.0)
         """log of the summed exp(score) over all paths: (B,)"""
 
+    def _moves(self, scores_TT: Tensor) -> Tensor:
+        """What `_move` multiplies by."""
+        return scores_TT.exp() if self.narrow else scores_TT
+
     def _move(self, states_NT: Tensor, moves_TT: Tensor) -> Tensor:
-        """log of the sum over the tag before (row of `moves_TT`): one product where float64 can hold what it adds."""
+        """log of the sum over the tag before (row of `_moves`): one product where float64 can hold what it adds."""
         if not self.narrow:
             return torch.logsumexp(states_NT[:, :, None] + moves_TT, 1)
-        peaks_N1 = states_NT.amax(1, keepdim=True).clamp(min=ILLEGAL)  # not -inf where nothing leads here
-        return ((states_NT - peaks_N1).exp() @ moves_TT.exp()).log() + peaks_N1
+        peaks_N1 = states_NT.amax(1, keepdim=True).clamp_(min=ILLEGAL)  # not -inf where nothing leads here
+        return ((states_NT - peaks_N1).exp_() @ moves_TT).log_().add_(peaks_N1)
 
     def _forward(self) -> Tensor:
-        alpha_LBT = torch.empty_like(self.emissions_LBT)
+        alpha_LBT, moves_TT = torch.empty_like(self.emissions_LBT), self._moves(self.moves_TT)
         for i, emissions_BT in enumerate(self.emissions_LBT):
-            before_BT = self._move(alpha_LBT[i - 1], self.moves_TT) if i else self.start_T
+            before_BT = self._move(alpha_LBT[i - 1], moves_TT) if i else self.start_T
             torch.add(before_BT, emissions_BT, out=alpha_LBT[i])
         return alpha_LBT
 
     def _backward(self) -> Tensor:
-        beta_LBT = self.end_T.expand_as(self.emissions_LBT).clone()
+        beta_LBT, moves_TT = self.end_T.expand_as(self.emissions_LBT).clone(), self._moves(self.moves_TT.T)
         for i in range(len(beta_LBT) - 2, -1, -1):
-            behind_BT = self._move(self.emissions_LBT[i + 1] + beta_LBT[i + 1], self.moves_TT.T)
+            behind_BT = self._move(self.emissions_LBT[i + 1] + beta_LBT[i + 1], moves_TT)
             beta_LBT[i] = torch.where((i < self.lengths_B - 1)[:, None], behind_BT, self.end_T)
         return beta_LBT
 
@@ -88,8 +92,8 @@ class Lattice:
         sentence_N, first_N, last_N, type_N = entities
         if not len(sentence_N):
             return torch.zeros(0, dtype=torch.float64)
-        parts_TT = torch.where(chunks.continues_TT, -torch.inf, self.moves_TT)
-        inner_TT = torch.where(chunks.continues_TT, self.moves_TT, -torch.inf)
+        parts_TT = self._moves(torch.where(chunks.continues_TT, -torch.inf, self.moves_TT))
+        inner_TT = self._moves(torch.where(chunks.continues_TT, self.moves_TT, -torch.inf))
         of_type_NT = chunks.type_T == type_N[:, None]
 
         before_NT = self._move(self.alpha_LBT[(first_N - 1).clamp(min=0), sentence_N], parts_TT)
@@ -98,9 +102,9 @@ class Lattice:
         )
         state_NT = state_NT.masked_fill(~(of_type_NT & chunks.begins_T), -torch.inf)
         for step in range(1, int((last_N - first_N).max()) + 1):
-            inside_N1 = (first_N + step <= last_N)[:, None]
-            emissions_NT = self.emissions_LBT[torch.minimum(first_N + step, last_N), sentence_N]
-            state_NT = torch.where(inside_N1, self._move(state_NT, inner_TT) + emissions_NT, state_NT)
+            (longer,) = torch.nonzero(first_N + step <= last_N, as_tuple=True)
+            emissions_MT = self.emissions_LBT[first_N[longer] + step, sentence_N[longer]]  # M: of N, those that go on
+            state_NT[longer] = self._move(state_NT[longer], inner_TT) + emissions_MT
 
         next_N = (last_N + 1).clamp(max=len(self.emissions_LBT) - 1)
         behind_NT = self._move(self.emissions_LBT[next_N, sentence_N] + self.beta_LBT[next_N, sentence_N], parts_TT.T)

@@ -62,8 +62,8 @@ def test_the_parts_add_up(case):
     assert format_evaluation(report, path="x").count("x:") == len(wrong)
 
 
-def test_intervals_are_those_of_resampled_sentences(monkeypatch):
-    """Against drawing the sentences themselves; in chunks too."""
+def test_intervals_are_those_of_resampled_sentences():
+    """Against drawing the sentences themselves."""
     random = np.random.default_rng(1)
     both = random.integers(0, 3, (40, 2))
     counts_SK3 = np.stack((both + random.integers(0, 2, both.shape), both + random.integers(0, 2, both.shape), both), 2)
@@ -74,8 +74,6 @@ def test_intervals_are_those_of_resampled_sentences(monkeypatch):
     expected = np.quantile(expected, [0.025, 0.975], axis=0).T
     whole = evaluation._intervals(counts_SK3)
     assert np.abs(np.array(whole) - expected).max() < 0.01
-    monkeypatch.setattr(evaluation, "CHUNK", 400)
-    assert np.abs(np.array(evaluation._intervals(counts_SK3)) - expected).max() < 0.01
 
 
 def test_what_train_has_counts_as_seen():

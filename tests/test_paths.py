@@ -69,7 +69,7 @@ def chunks_of(scorer):
 
 cases = {
     "scheme": st.sampled_from(sorted(TAGS)),
-    "scale": st.sampled_from([1.0, 30.0, 500.0]),  # the last is beyond what one product can hold
+    "scale": st.sampled_from([1.0, 90.0, 500.0]),  # the last is beyond what one product can hold
     "seed": st.integers(0, 999),
     "legal": st.booleans(),
 }
