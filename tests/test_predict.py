@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ray_bilstm import Tagger, tags
 
@@ -114,6 +115,22 @@ def test_a_long_text_is_read_in_parts(tagger):
         for e in expected
     ]
     assert without_scores(found) == shifted
+
+
+def test_a_long_text_can_be_read_whole(tagger):
+    text = "王芳汉族硕士" * 300
+    found = tagger.predict(text, scores=False, whole=True)
+    assert [(start, end, type) for _, type, start, end, _ in found] == tags.to_spans(tagger.tag([text])[0], "BMES")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_scores_are_probabilities_in_any_precision(trained, device, sentences, dtype):
+    tagger = Tagger.load(trained, device=device, dtype=dtype)
+    texts = ["".join(sentence.tokens) for sentence in sentences]
+    scores = [entity.score for entities in tagger.predict(texts) for entity in entities]
+    assert len(scores) > 10
+    assert all(0 < score <= 1 for score in scores)
+    assert sum(path.score for path in tagger.nbest(texts[0], 200)) <= 1 + 1e-9
 
 
 def test_an_entity_at_a_cut_is_found_once_and_whole(tagger):

@@ -77,6 +77,12 @@ def test_what_cannot_be_read_is_named(data, format, message):
         read(data, format)
 
 
+@pytest.mark.parametrize("format", ["text", "jsonl", "conll"])
+def test_no_more_is_read_than_asked_for(format):
+    endless = itertools.cycle([b'{"text": "a"}\n', b"\n"])
+    assert len(list(itertools.islice(iter_texts(endless, "here", format), 5))) == 5
+
+
 def test_formats_by_suffix():
     assert input_format("a.txt") == input_format("a") == input_format("a.csv") == "text"
     assert [input_format(f"a.{s}") for s in ("JSONL", "json", "parquet", "bmes", "conll", "tsv")] == [
