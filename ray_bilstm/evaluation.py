@@ -19,6 +19,7 @@ from ray_bilstm.check import table
 from ray_bilstm.formats import Sentence
 from ray_bilstm.metrics import Scorer, entity_scores
 from ray_bilstm.mistakes import KINDS, Comparison, Mistake, compare
+from ray_bilstm.spelling import spell
 from ray_bilstm.tags import Span, from_spans, to_spans
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _type_matrix(compared: Sequence[Comparison], types: Sequence[str]) -> np.nda
 def _names(sentence: Sentence, spans: Iterable[Span]) -> Iterator[tuple[str, str]]:
     """Text and type of each entity."""
     for start, end, type in spans:
-        yield "".join(sentence.tokens[start:end]), type
+        yield spell(sentence.tokens[start:end]), type
 
 
 def _seen(
@@ -166,7 +167,7 @@ def _worst(
 def _told(mistake: Mistake, sentence: Sentence, chances: dict[Span, float | None]) -> Record:
     told: Record = {"kind": mistake.kind}
     for side, span in (("gold", mistake.gold), ("predicted", mistake.predicted)):
-        told[side] = span and {"text": "".join(sentence.tokens[span.start : span.end]), **span._asdict()}
+        told[side] = span and {"text": spell(sentence.tokens[span.start : span.end]), **span._asdict()}
     if mistake.predicted:
         told["predicted"]["score"] = chances[mistake.predicted]
     return told
@@ -211,8 +212,7 @@ def _format_types(types: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
 
 
 def _format_error(error: Record, path: str) -> str:
-    between = " " if any(len(token) > 1 for token in error["tokens"]) else ""
-    lines = [f"{path}:{error['line']}: {between.join(error['tokens'])}"]
+    lines = [f"{path}:{error['line']}: {spell(error['tokens'])}"]
     for mistake in error["mistakes"]:
         gold, guess = mistake["gold"], mistake["predicted"]
         told = [f"{gold['text']} {gold['type']}"] if gold else []

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ray_bilstm.spelling import gap, spell
+
 if TYPE_CHECKING:
     from ray_bilstm.predict import Entity
     from ray_bilstm.texts import Tagged
@@ -79,18 +81,26 @@ def iter_html(tagged: Iterable[Tagged], types: Sequence[str], *, title: str) -> 
 
 
 def _marked(text: str | Sequence[str], entities: Sequence[Entity], numbers: dict[str, int]) -> str:
-    between = " " if any(len(token) > 1 for token in text) else ""
-    pieces: list[str] = []
-    done = 0
+    done, before = 0, ""
+    pieces = []
     for entity in entities:
-        pieces += [html.escape(token) for token in text[done : entity.start]]
-        inside, name = html.escape(between.join(text[entity.start : entity.end])), html.escape(entity.type)
-        score = "" if entity.score is None else f" {entity.score:.4f}"
-        doubt = entity.score is not None and entity.score < DOUBT
-        kind, told = (" doubt", f"{name} {entity.score:.0%}") if doubt else ("", name)
-        pieces.append(
-            f'<mark class="t{numbers[entity.type]}{kind}" title="{name}{score}" data-told="{told}">{inside}</mark>'
-        )
-        done = entity.end
-    pieces += [html.escape(token) for token in text[done:]]
-    return between.join(pieces)
+        plain, inside = text[done : entity.start], text[entity.start : entity.end]
+        pieces.append(_plain(before, plain))
+        before = (plain or [before])[-1]
+        pieces += [gap(before, inside[0]), _mark(spell(inside), entity, numbers[entity.type])]
+        done, before = entity.end, inside[-1]
+    return "".join([*pieces, _plain(before, text[done:])])
+
+
+def _plain(before: str, tokens: str | Sequence[str]) -> str:
+    """Tokens outside entities, behind the one `before`."""
+    return html.escape(gap(before, tokens[0]) + spell(tokens)) if tokens else ""
+
+
+def _mark(inside: str, entity: Entity, number: int) -> str:
+    name, score, doubt, told = html.escape(entity.type), "", "", html.escape(entity.type)
+    if entity.score is not None:
+        score = f" {entity.score:.4f}"
+        if entity.score < DOUBT:
+            doubt, told = " doubt", f"{name} {entity.score:.0%}"
+    return f'<mark class="t{number}{doubt}" title="{name}{score}" data-told="{told}">{html.escape(inside)}</mark>'

@@ -23,14 +23,12 @@ from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.paths import Chunks, Entities, Lattice, best_paths
 from ray_bilstm.precision import Precision
+from ray_bilstm.spelling import spell
 from ray_bilstm.vocab import Vocab
 from ray_bilstm.windows import iter_whole, iter_windows
 
 AHEAD_TEXTS, AHEAD_CHARACTERS = 2048, 2**18
 """How far `predict_iter` reads ahead, so that texts of one length share a batch; one text may be longer."""
-
-Text = str | Sequence[str]
-"""A string, whose tokens are its characters, or a list of tokens."""
 
 
 class Entity(NamedTuple):
@@ -89,9 +87,11 @@ class Tagger:
     @overload
     def predict(self, text: str, *, scores: bool = ..., whole: bool = ...) -> list[Entity]: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, text: Sequence[Text], *, scores: bool = ..., whole: bool = ...) -> list[list[Entity]]: ...
     def predict(
-        self, text: str | Sequence[Text], *, scores: bool = True, whole: bool = False
+        self, text: Sequence[Sequence[str]], *, scores: bool = ..., whole: bool = ...
+    ) -> list[list[Entity]]: ...
+    def predict(
+        self, text: str | Sequence[Sequence[str]], *, scores: bool = True, whole: bool = False
     ) -> list[Entity] | list[list[Entity]]:
         """The entities of a text, or of each of several, in order of appearance.
 
@@ -103,9 +103,9 @@ class Tagger:
             return self._entities([text], scores=scores, whole=whole)[0]
         return self._entities(text, scores=scores, whole=whole)
 
-    def predict_iter(self, texts: Iterable[Text], *, scores: bool = True) -> Iterator[list[Entity]]:
+    def predict_iter(self, texts: Iterable[Sequence[str]], *, scores: bool = True) -> Iterator[list[Entity]]:
         """The same for any number of texts, one after another, in constant memory."""
-        waiting: list[Text] = []
+        waiting: list[Sequence[str]] = []
         size = 0
         for text in texts:
             waiting.append(text)
@@ -116,7 +116,7 @@ class Tagger:
         yield from self._entities(waiting, scores=scores)
 
     @torch.no_grad()
-    def nbest(self, text: Text, count: int) -> list[Alternative]:
+    def nbest(self, text: Sequence[str], count: int) -> list[Alternative]:
         """The `count` best ways to tag a text, best first; fewer, where it has no more. The text is read whole.
 
         An ensemble ranks them as it votes, and scores them as the mixture of its members.
@@ -133,18 +133,18 @@ class Tagger:
         _, chances = self._chances(lattices, ids, lengths, np.zeros_like(lengths))
         found: list[list[Entity]] = [[] for _ in paths_KL]
         for (path, start, end, type), chance in zip(self.scorer.spans(ids, lengths), chances.tolist(), strict=True):
-            found[path].append(Entity("".join(text[start:end]), type, start, end, chance))
+            found[path].append(Entity(spell(text[start:end]), type, start, end, chance))
         tags = self.names[paths_KL.numpy()].tolist()
         scores = torch.stack([lattice.path_probabilities(paths_KL) for lattice in lattices]).mean(0).tolist()
         return [Alternative(*one) for one in zip(found, tags, scores, strict=True)]
 
-    def tag(self, sentences: Sequence[Text]) -> list[list[str]]:
+    def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """The tag of each token of each sentence, which is read whole; a string is a sequence of characters."""
         ids, lengths, _ = self._decode(sentences, scores=False)
         tags, ends = self.names[ids].tolist(), np.cumsum(lengths)
         return [tags[start:end] for start, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
 
-    def _entities(self, texts: Sequence[Text], *, scores: bool, whole: bool = False) -> list[list[Entity]]:
+    def _entities(self, texts: Sequence[Sequence[str]], *, scores: bool, whole: bool = False) -> list[list[Entity]]:
         cut = iter_whole if whole else iter_windows
         windows = [(i, window) for i, text in enumerate(texts) for window in cut(text)]
         ids, lengths, chances = self._decode([texts[i][w.left : w.right] for i, w in windows], scores=scores)
@@ -155,11 +155,11 @@ class Tagger:
             begin, stop = window.left + start, window.left + end
             if window.start <= begin < window.end and (not found[i] or begin >= found[i][-1].end):
                 chance = float(chances[offsets[place] + start]) if scores else None
-                found[i].append(Entity("".join(texts[i][begin:stop]), type, begin, stop, chance))
+                found[i].append(Entity(spell(texts[i][begin:stop]), type, begin, stop, chance))
         return found
 
     @torch.no_grad()
-    def _decode(self, sentences: Sequence[Text], *, scores: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _decode(self, sentences: Sequence[Sequence[str]], *, scores: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tag ids of the sentences laid end to end, and their lengths; and, given `scores`, the probability of each
         entity at the place of its first token."""
         encoded = self.vocab.encode(sentences)

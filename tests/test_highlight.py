@@ -67,8 +67,10 @@ def test_names_from_outside_are_escaped():
 
 
 def test_words_have_spaces_between_them():
-    tagged = (Text(["Ada", "met", "Bob", "."], {}), [Entity("metBob", "NAME", 1, 3, 1.0)])
-    assert Page(render(tagged)).texts == ["Ada met Bob ."]
+    tagged = (Text(["Ada", "met", "Bob", "."], {}), [Entity("met Bob", "NAME", 1, 3, 1.0)])
+    assert Page(render(tagged)).texts == ["Ada met Bob."]
+    tagged = (Text(["Ada", "Lovelace", "met", "王", "芳"], {}), [Entity("", "NAME", 0, 2), Entity("", "NAME", 3, 5)])
+    assert Page(render(tagged)).texts == ["Ada Lovelace met王芳"]
 
 
 def test_the_page_needs_nothing_else():

@@ -10,7 +10,7 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"accelerator", "config", "embeddings", "onnx_tagger", "shared_memory", "tags", "windows"},
+    {"accelerator", "config", "embeddings", "onnx_tagger", "shared_memory", "spelling", "tags", "windows"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective", "mistakes"},
     {"check", "batches", "paths", "texts", "highlight"},
     {"corpus", "mentions", "model", "evaluation"},
@@ -32,7 +32,7 @@ COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrai
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
-    *("evaluation", "onnx_tagger"),
+    *("evaluation", "onnx_tagger", "spelling"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}

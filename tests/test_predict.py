@@ -81,6 +81,8 @@ def test_tokens_count_where_a_text_is_a_list_of_them(tagger):
     assert tagger.predict([list("王芳：女，汉族，硕士。")], scores=False) == [whole]
     (found,) = tagger.predict([["王", "芳", "long-word", *"，汉族"]], scores=False)
     assert ("王芳", "NAME", 0, 2, None) in found
+    texts = {entity.text for path in tagger.nbest(["王", "Ada", "Lovelace"], 500) for entity in path.entities}
+    assert texts >= {"王", "王Ada", "王Ada Lovelace", "Ada Lovelace", "Lovelace"}
 
 
 def test_a_stream_gives_what_a_list_gives_and_reads_only_so_far_ahead(tagger, sentences, monkeypatch):
