@@ -10,7 +10,7 @@ from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ray_bilstm.config import iter_flags
+from ray_bilstm.formats import COLUMN_SUFFIXES, JSON_SUFFIXES
 from ray_bilstm.highlight import iter_html
 from ray_bilstm.texts import INPUTS, Text, TextError, input_format, iter_conll, iter_jsonl, iter_texts, write_lines
 
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
     from ray_bilstm.texts import Tagged
 
 STDIN = "-"
-OUTPUTS = {".jsonl": "jsonl", ".json": "jsonl", ".html": "html", ".htm": "html"}
-"""Output format by suffix; conll for any other."""
+OUTPUTS = {
+    **dict.fromkeys(JSON_SUFFIXES, "jsonl"),
+    **dict.fromkeys(COLUMN_SUFFIXES, "conll"),
+    **dict.fromkeys((".html", ".htm"), "html"),
+}
+"""Output format by suffix."""
 
 QUIET_SECONDS = 3.0
 """Shorter work shows no progress."""
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    devices = [
-        name for name in next(flag.choices for flag in iter_flags() if flag.name == "device") or () if name != "auto"
-    ]
     parser.add_argument("model", type=Path, help="directory of a model, such as runs/NAME/best, or of an ensemble")
     parser.add_argument("files", nargs="*", metavar="file", help="files to tag; -, or none at all: standard input")
     parser.add_argument("--text", action="append", default=[], help="a text to tag; may be given several times")
     parser.add_argument("--input-format", choices=INPUTS, help="format of the files (default: by suffix; text)")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: standard output)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file to write (default: standard output)")
     parser.add_argument(
         "--format", choices=("jsonl", "conll", "html"), help="format to write (default: by the suffix of FILE; jsonl)"
     )
     parser.add_argument("--no-scores", action="store_true", help="leave out the scores: about a quarter less time")
-    parser.add_argument("--device", choices=devices, default="cpu", help="what computes (default: cpu)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "npu"), default="cpu", help="what computes (default: cpu)")
 
 
 def predict_command(options: argparse.Namespace) -> int:
@@ -56,16 +57,14 @@ def predict_command(options: argparse.Namespace) -> int:
       cut -f 2 table.tsv | python -m ray_bilstm predict runs/NAME/best --format conll
     """
     inputs = _Inputs(options.files or ([] if options.text else [STDIN]), options.input_format)
-    if options.output and not options.output.parent.is_dir():
-        raise TextError(f"{options.output}: got no folder {options.output.parent}, expected one to write into")
+    format = options.format or _output_format(options.output)
     from ray_bilstm.accelerator import ACCELERATORS, worker_device
     from ray_bilstm.predict import Tagger
 
     tagger = Tagger.load(options.model, device=worker_device(ACCELERATORS[options.device]))
     texts = (text for source in ((Text(text, {}) for text in options.text), inputs) for text in source)
     tagged = _with_progress(tag(tagger, texts, scores=not options.no_scores, at_once=inputs.is_terminal), inputs)
-    by_suffix = OUTPUTS.get(options.output.suffix.lower(), "conll") if options.output else "jsonl"
-    lines = _iter_lines(options.format or by_suffix, tagged, tagger, title=", ".join(options.files) or "texts")
+    lines = _iter_lines(format, tagged, tagger, title=", ".join(options.files) or "texts")
     if options.output:
         write_lines(options.output, lines)
         print(options.output)
@@ -75,6 +74,16 @@ def predict_command(options: argparse.Namespace) -> int:
             if inputs.is_terminal:
                 sys.stdout.flush()
     return 0
+
+
+def _output_format(output: Path | None) -> str:
+    """By the suffix; JSON lines for standard output."""
+    if output is None:
+        return "jsonl"
+    suffix = output.suffix.lower()
+    if suffix not in OUTPUTS:
+        raise TextError(f"{output}: got the suffix {suffix!r}, expected one of {' '.join(OUTPUTS)}, or a --format")
+    return OUTPUTS[suffix]
 
 
 def _iter_lines(format: str, tagged: Iterable[Tagged], tagger: Tagger, *, title: str) -> Iterator[str]:

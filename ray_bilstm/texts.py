@@ -179,6 +179,8 @@ def iter_conll(tagged: Iterable[Tagged], scheme: str) -> Iterator[str]:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """A whole file or what was there before: a temporary file in the same folder, renamed when all is written."""
+    if not path.parent.is_dir():
+        raise TextError(f"{path}: got no folder {path.parent}, expected one to write into")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:

@@ -112,6 +112,10 @@ def test_progress_of_long_work(tmp_path, trained, texts, capsys, monkeypatch):
             ["--text", "王", "-o", "no/such/folder/x.jsonl"],
             "error: no/such/folder/x.jsonl: got no folder no/such/folder",
         ),
+        (
+            ["--text", "王", "-o", "x.parquet"],
+            "error: x.parquet: got the suffix '.parquet', expected one of .jsonl .json .bmes",
+        ),
         (["--text", "王\t芳", "--format", "conll"], r"error: text 1: columns cannot hold the token '\t'"),
     ],
 )

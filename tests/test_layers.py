@@ -10,8 +10,8 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"accelerator", "config", "embeddings", "onnx_tagger", "shared_memory", "spelling", "tags", "windows"},
-    {"formats", "vocab", "crf", "metrics", "cluster", "collective", "mistakes"},
+    {"accelerator", "config", "embeddings", "shared_memory", "tags"},
+    {"formats", "vocab", "crf", "metrics", "cluster", "collective", "mistakes", "onnx_tagger", "spelling", "windows"},
     {"check", "batches", "paths", "texts", "highlight"},
     {"corpus", "mentions", "model", "evaluation"},
     {"raw_text", "sample", "precision", "ensemble"},
