@@ -11,9 +11,11 @@ import ray_bilstm
 
 LAYERS = [
     {"accelerator", "config", "embeddings", "shared_memory", "tags"},
-    {"formats", "vocab", "crf", "metrics", "cluster", "collective", "mistakes", "onnx_tagger", "spelling", "windows"},
-    {"check", "batches", "paths", "texts", "highlight"},
-    {"corpus", "mentions", "model", "evaluation"},
+    {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
+    {"check", "batches"},
+    {"corpus", "mentions", "model"},
+    {"mistakes", "onnx_tagger", "paths", "spelling", "windows"},
+    {"evaluation", "highlight", "texts"},
     {"raw_text", "sample", "precision", "ensemble"},
     {"loop"},
     {"checkpoint", "language_model", "perf"},
