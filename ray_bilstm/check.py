@@ -194,8 +194,8 @@ def format_check(report: dict[str, Any]) -> str:
     types = sorted(set().union(*(split["entities"] for split in splits.values())))
     parts = [
         f"{report['path']}: {formats}, scheme {report['scheme']}, {len(report['tags'])} tags",
-        _table(["", *splits], [[name, *map(count, splits.values())] for name, count in COUNTS.items()]),
-        _table(
+        table(["", *splits], [[name, *map(count, splits.values())] for name, count in COUNTS.items()]),
+        table(
             ["entities", *splits],
             [
                 *([type_, *(split["entities"].get(type_, 0) for split in splits.values())] for type_ in types),
@@ -250,7 +250,8 @@ def _shown(token: str) -> str:
     return token if token.isprintable() and not token.isspace() else repr(token)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as text: the first column to the left, the others to the right."""
     cells = [list(header), *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []

@@ -17,17 +17,24 @@ from typing import Any
 
 from ray_bilstm import __version__
 from ray_bilstm.check import check, format_check
+from ray_bilstm.cli_evaluate import add_evaluate_arguments, evaluate_command
+from ray_bilstm.cli_export import add_export_arguments, export_command
+from ray_bilstm.cli_predict import add_predict_arguments, predict_command
 from ray_bilstm.cli_pretrain import add_pretrain_arguments, pretrain_command
 from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
 from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
 from ray_bilstm.config import ConfigError, iter_flags
-from ray_bilstm.corpus import CorpusError, convert_file, read_corpus, read_sentences
-from ray_bilstm.sample import sample_corpus
-from ray_bilstm.tags import SCHEMES, convert
+from ray_bilstm.corpus import CorpusError, convert_file, read_corpus
+from ray_bilstm.tags import SCHEMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of `python -m ray_bilstm`."""
+    return _run(make_parser(), arguments, lambda options: COMMANDS[options.command][1](options))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What `main` understands."""
     parser = argparse.ArgumentParser(
         prog="python -m ray_bilstm", description="BiLSTM-CRF sequence taggers, trained through Ray."
     )
@@ -43,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         add_arguments(command)
-    return _run(parser, arguments, lambda options: COMMANDS[options.command][1](options))
+    return parser
 
 
 def train_job(arguments: Sequence[str] | None = None, *, description: str, **defaults: Any) -> int:
@@ -78,8 +85,8 @@ def evaluate_job(arguments: Sequence[str] | None = None, *, description: str) ->
     """The command line of `jobs/evaluate.py`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    _add_evaluate_arguments(parser)
-    return _run(parser, arguments, _evaluate)
+    add_evaluate_arguments(parser)
+    return _run(parser, arguments, evaluate_command)
 
 
 def _run(
@@ -115,58 +122,11 @@ def _is_expected(error: Exception) -> bool:
     """Whether the message says all that a user needs. Looked up late: these modules import torch and ray."""
     if isinstance(error, (CorpusError, ConfigError, OSError)):
         return True
-    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Run", "Training", "Vocab")
+    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Export", "Run", "Text", "Training", "Vocab")
     return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in {f"{of}Error" for of in ours}
 
 
 # the other commands ---------------------------------------------------------------------------------------------------
-
-
-def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="directory of a model, such as runs/NAME/best, or of an ensemble")
-    parser.add_argument("data", type=Path, nargs="?", help="a labelled file, or a corpus folder (default: the sample)")
-    parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="of a folder (default: test)")
-    parser.add_argument("--json", action="store_true", help="print JSON, the confusion matrix included")
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    """Score a model on labelled sentences: entity, token and per-type figures."""
-    from ray_bilstm.predict import Tagger
-
-    if options.data is not None and options.data.is_file():
-        sentences, scheme, _ = read_sentences(options.data)
-        where = str(options.data)
-    else:
-        corpus = read_corpus(options.data) if options.data else sample_corpus()
-        sentences, scheme, where = corpus.splits[options.split], corpus.scheme, f"{corpus.path}, {options.split}"
-    tagger = Tagger.load(options.model)
-    sentences = [s._replace(tags=tuple(convert(s.tags, scheme, tagger.vocab.scheme))) for s in sentences]
-    scores = tagger.score(sentences)
-    if options.json:
-        print(json.dumps(scores, ensure_ascii=False))
-        return 0
-    print(f"{options.model} on {where}: {len(sentences):,} sentences")
-    print(f"{'':12}{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}")
-    for name, row in {"entity": scores["entity"], "token": scores["token"], **scores["per_type"]}.items():
-        figures = "".join(f"{row[kind]:10.4f}" for kind in ("precision", "recall", "f1"))
-        print(f"{name:12}{figures}{row.get('support', ''):>10}")
-    return 0
-
-
-def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="directory of a model, such as runs/NAME/best, or of an ensemble")
-    parser.add_argument("text", nargs="*", help="texts; without any, each line of standard input is one")
-
-
-def _predict(options: argparse.Namespace) -> int:
-    """Tag texts: one JSON object a line, with the text and its entities."""
-    from ray_bilstm.predict import Tagger
-
-    tagger = Tagger.load(options.model)
-    texts = options.text or [line.rstrip("\r\n") for line in sys.stdin]
-    for text, entities in zip(texts, tagger.predict(texts), strict=True):
-        print(json.dumps({"text": text, "entities": [e._asdict() for e in entities]}, ensure_ascii=False))
-    return 0
 
 
 def _add_ensemble_arguments(parser: argparse.ArgumentParser) -> None:
@@ -272,8 +232,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "pretrain": (add_pretrain_arguments, pretrain_command),
     "tune": (add_tune_arguments, tune_command),
     "study": (add_study_arguments, study_command),
-    "evaluate": (_add_evaluate_arguments, _evaluate),
-    "predict": (_add_predict_arguments, _predict),
+    "evaluate": (add_evaluate_arguments, evaluate_command),
+    "predict": (add_predict_arguments, predict_command),
+    "export": (add_export_arguments, export_command),
     "ensemble": (_add_ensemble_arguments, _ensemble),
     "check": (_add_check_arguments, _check),
     "convert": (_add_convert_arguments, _convert),

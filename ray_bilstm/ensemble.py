@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ray_bilstm.batches import Batch
-from ray_bilstm.crf import ILLEGAL, viterbi
+from ray_bilstm.crf import ILLEGAL, expected_counts, viterbi
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab, VocabError
 
@@ -44,6 +45,14 @@ def merge(vocabs: Mapping[str, Vocab]) -> Vocab:
         tags=expected.tags,
         scheme=expected.scheme,
     )
+
+
+class Reading(NamedTuple):
+    """What a model makes of a batch."""
+
+    emissions_BLT: Tensor
+    scores: tuple[Tensor, Tensor, Tensor]
+    """of transitions, start and end, with every illegal move at `ILLEGAL`"""
 
 
 class Ensemble(nn.Module):
@@ -78,9 +87,22 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
         """Best legal tag sequence of each sentence: int64, (B, L), 0 in the padding."""
-        marginals_BLT = self.marginals(batch)
-        scores_BLT = marginals_BLT.clamp(min=torch.finfo(marginals_BLT.dtype).tiny).log()
-        return viterbi(scores_BLT, batch.lengths_B, *self.buffers(recurse=False))[0]
+        emissions_BLT, scores = self.vote(self.read(batch), batch.lengths_B)
+        return viterbi(emissions_BLT, batch.lengths_B, *scores)[0]
+
+    @torch.no_grad()
+    def read(self, batch: Batch) -> list[Reading]:
+        """What each model makes of the batch."""
+        return [Reading(model.emissions(own).float(), model.crf.legal_scores()) for model, own in self._iter_own(batch)]
+
+    def vote(self, readings: Sequence[Reading], lengths_B: Tensor) -> Reading:
+        """The logarithms of their averaged marginals, with the moves that are legal: what the best path is of."""
+        marginals_BLT = torch.stack(
+            [expected_counts(emissions_BLT, lengths_B, *scores)[0] for emissions_BLT, scores in readings]
+        ).mean(0)
+        moves_TT, start_T, end_T = self.buffers(recurse=False)
+        log_BLT = marginals_BLT.clamp(min=torch.finfo(marginals_BLT.dtype).tiny).log()
+        return Reading(log_BLT, (moves_TT, start_T, end_T))
 
 
 class _Member(nn.Module):

@@ -39,6 +39,9 @@ BOM = "\ufeff"
 DOCSTART = "-DOCSTART-"
 """CoNLL-2003 opens each document with a line of this token: it parts sentences and is none."""
 
+LABELS = ("entities", "tags", "label")
+"""Keys of a record that may hold its labels."""
+
 BLOCK_BYTES = 2**22
 
 Notes = list[tuple[int, str]]
@@ -137,7 +140,7 @@ def parse_columns(data: bytes) -> Parsed:
     lines, complaints = to_lines(data)
     parsed = Parsed(complaints=complaints)
     counts = Counter(lines)
-    rows = {line: _cells(line) for line in counts}
+    rows = {line: cells(line) for line in counts}
     width = _width(rows, counts)
     words = {line: _word(cells, width) for line, cells in rows.items()}
     sentence: list[tuple[str, str]] = []
@@ -155,7 +158,7 @@ def parse_columns(data: bytes) -> Parsed:
     return parsed
 
 
-def _cells(line: str) -> list[str]:
+def cells(line: str) -> list[str]:
     """The columns of a line; none for a blank line or a document's start. Two spaces ahead: the token is a space."""
     if not line.strip(" \t"):
         return []
@@ -190,10 +193,14 @@ def _word(cells: list[str], width: int) -> tuple[str, str] | str:
     return sys.intern(cells[0]), sys.intern(cells[-1])
 
 
-def iter_columns(sentences: Sequence[Sentence], suffix: str) -> Iterator[str]:
-    """The lines of `sentences`, each with its LF; RecordError where columns cannot say what a sentence holds."""
-    spaced = any(" " in token and token != " " for sentence in sentences for token in sentence.tokens)
-    separator = "\t" if spaced or suffix == ".tsv" else " "
+def iter_columns(sentences: Iterable[Sentence], suffix: str) -> Iterator[str]:
+    """The lines of `sentences`, each with its LF; RecordError where columns cannot say what a sentence holds. Those of
+    .tsv may come one by one; else they are looked over first for tokens with spaces."""
+    separator = "\t"
+    if suffix != ".tsv":
+        sentences = list(sentences)
+        spaced = any(" " in token and token != " " for sentence in sentences for token in sentence.tokens)
+        separator = "\t" if spaced else " "
     for number, sentence in enumerate(sentences):
         for i, (token, tag) in enumerate(zip(sentence.tokens, sentence.tags, strict=True)):
             if token in ("", DOCSTART) or "\t" in token or "\n" in token:
@@ -264,13 +271,8 @@ def from_record(record: object) -> tuple[tuple[str, ...], tuple[str, ...], bool]
     if not isinstance(record, dict):
         raise RecordError(f"got {_show(record)}, expected an object with text or tokens, and entities or tags")
     given = {key: value for key, value in record.items() if value is not None}
-    source = _one_of(given, "text", "tokens")
-    labels = _one_of(given, "entities", "tags", "label")
-    tokens = _strings(given[source], source) if source == "tokens" else _characters(given[source])
-    try:
-        "".join(tokens).encode()
-    except UnicodeEncodeError as error:
-        raise RecordError("got half a surrogate pair in the text, expected whole Unicode characters") from error
+    source, tokens = tokens_of(given)
+    labels = _one_of(given, *LABELS)
     if labels == "tags":
         tags = _strings(given["tags"], "tags")
         if len(tags) != len(tokens):
@@ -280,6 +282,18 @@ def from_record(record: object) -> tuple[tuple[str, ...], tuple[str, ...], bool]
         raise RecordError(f"got {_show(given[labels])} for {labels}, expected a list")
     spans = [_span(entity, tokens, whole=source == "text") for entity in given[labels]]
     return tokens, tuple(map(sys.intern, schemes.from_spans(spans, len(tokens), SPAN_SCHEME))), True
+
+
+def tokens_of(record: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Which key holds the text of a record, `text` or `tokens`, and its tokens. RecordError says what is wrong."""
+    given = {key: value for key, value in record.items() if value is not None}
+    source = _one_of(given, "text", "tokens")
+    tokens = _strings(given[source], source) if source == "tokens" else _characters(given[source])
+    try:
+        "".join(tokens).encode()
+    except UnicodeEncodeError as error:
+        raise RecordError("got half a surrogate pair in the text, expected whole Unicode characters") from error
+    return source, tokens
 
 
 def _one_of(given: dict[str, Any], *keys: str) -> str:

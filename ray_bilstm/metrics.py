@@ -43,11 +43,12 @@ class Scorer:
 
     def __init__(self, tags: Sequence[str], scheme: str) -> None:
         self.tags = tuple(tags)
+        self.scheme = scheme
         self.types = tuple(sorted({schemes.split(tag)[1] for tag in tags} - {""}))
-        self._continues_TT = np.array([[schemes.continues(a, b, scheme) for b in tags] for a in tags], bool)
-        self._begins_T = np.array([schemes.begins(tag, scheme) for tag in tags])
-        self._ends_T = np.array([schemes.ends(tag, scheme) for tag in tags])
-        self._type_T = np.array([self.types.index(schemes.split(tag)[1]) if tag != "O" else -1 for tag in tags])
+        self.continues_TT = np.array([[schemes.continues(a, b, scheme) for b in tags] for a in tags], bool)
+        self.begins_T = np.array([schemes.begins(tag, scheme) for tag in tags])
+        self.ends_T = np.array([schemes.ends(tag, scheme) for tag in tags])
+        self.type_T = np.array([self.types.index(schemes.split(tag)[1]) if tag != "O" else -1 for tag in tags])
 
     def count(self, gold: np.ndarray, predicted: np.ndarray, lengths: np.ndarray) -> Counts:
         """Counts of sentences laid end to end: tag ids `gold` and `predicted` (tokens,), `lengths` (sentences,)."""
@@ -66,12 +67,12 @@ class Scorer:
         """For each token that begins an entity, the entity's last token and type; -1 and -1 for the others."""
         ends, types = np.full(len(ids), -1), np.full(len(ids), -1)
         is_start = first[:-1].copy()
-        is_start[1:] |= ~self._continues_TT[ids[:-1], ids[1:]]
+        is_start[1:] |= ~self.continues_TT[ids[:-1], ids[1:]]
         starts = np.flatnonzero(is_start)
         lasts = np.append(starts, len(ids))[1:] - 1
-        whole = self._begins_T[ids[starts]] & self._ends_T[ids[lasts]]
+        whole = self.begins_T[ids[starts]] & self.ends_T[ids[lasts]]
         starts, lasts = starts[whole], lasts[whole]
-        ends[starts], types[starts] = lasts, self._type_T[ids[starts]]
+        ends[starts], types[starts] = lasts, self.type_T[ids[starts]]
         return ends, types
 
     def entities(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -105,9 +106,9 @@ class Scorer:
         """Entity, token and per-type scores, JSON-ready, as `result.json` holds them."""
         total = counts.entities_K3.sum(0)
         rows = counts.entities_K3.tolist()
-        per_type = {type: _entity_scores(*row) for type, row in zip(self.types, rows, strict=True)}
+        per_type = {type: entity_scores(*row) for type, row in zip(self.types, rows, strict=True)}
         return {
-            "entity": _entity_scores(*total.tolist()),
+            "entity": entity_scores(*total.tolist()),
             "token": _token_scores(counts.confusion_TT),
             "per_type": per_type,
             "confusion": {"tags": list(self.tags), "matrix": counts.confusion_TT.tolist()},
@@ -118,7 +119,8 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _entity_scores(gold: int, predicted: int, correct: int) -> dict[str, float]:
+def entity_scores(gold: int, predicted: int, correct: int) -> dict[str, float]:
+    """Scores of so many entities in gold, predicted and in both."""
     return {
         "precision": _ratio(correct, predicted),
         "recall": _ratio(correct, gold),

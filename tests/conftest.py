@@ -1,15 +1,23 @@
-"""What tests share: `--device`, a tiny invented corpus with its vocabulary, and ResumeNER where it is at hand."""
+"""What tests share: `--device`, a tiny invented corpus with its vocabulary and a model of it, and ResumeNER where it is
+at hand."""
 
 import os
 import re
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
+from ray_bilstm import checkpoint, loop
 from ray_bilstm.accelerator import ACCELERATORS, worker_device
+from ray_bilstm.batches import Shard, TrainingSet
+from ray_bilstm.config import Config
 from ray_bilstm.corpus import Sentence
+from ray_bilstm.metrics import Scorer
+from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.precision import Precision
 from ray_bilstm.tags import Span, from_spans
 from ray_bilstm.vocab import Vocab
 
@@ -68,6 +76,30 @@ def sentences() -> list[Sentence]:
 @pytest.fixture(scope="session")
 def vocab(sentences: list[Sentence]) -> Vocab:
     return Vocab.build(sentences, scheme="BMES", bigram_min_count=1)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, sentences, vocab) -> Path:
+    """The directory of a model that knows the tiny corpus by heart."""
+    config = Config().with_fields(
+        embedding_size=16, bigram_size=8, hidden_size=16, dropout=0.0, batch_size=2, train_epochs=20, learning_rate=0.02
+    )
+    shard = Shard(vocab.encode([s.tokens for s in sentences], [s.tags for s in sentences]), np.arange(len(sentences)))
+    lengths = shard.lengths[:-1].numpy()
+    torch.manual_seed(0)
+    progress = loop.fit(
+        BiLstmCrf(config.model, vocab),
+        train=TrainingSet(lambda: [shard], lengths, batch_size=2, seed=0),
+        dev=shard,
+        scorer=Scorer(vocab.tags, vocab.scheme),
+        config=config.training,
+        precision=Precision("O0", dtype=torch.float32, device=torch.device("cpu")),
+        progress=loop.Progress(),
+        on_epoch=lambda record, progress: None,
+    )
+    path = tmp_path_factory.mktemp("run") / "best"
+    checkpoint.write_model(path, progress.best_weights, config=config, vocab=vocab)
+    return path
 
 
 @pytest.fixture(scope="session")

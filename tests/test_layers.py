@@ -14,24 +14,28 @@ LAYERS = [
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
     {"corpus", "mentions", "model"},
+    {"mistakes", "onnx_tagger", "paths", "spelling", "windows"},
+    {"evaluation", "highlight", "texts"},
     {"raw_text", "sample", "precision", "ensemble"},
     {"step"},
     {"loop"},
     {"checkpoint", "language_model", "perf"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
     {"predict", "card", "dataset", "stream", "backend", "figures"},
-    {"teacher", "worker", "launch", "search_directory"},
+    {"export", "teacher", "worker", "launch", "search_directory"},
     {"train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
     {"cli_train"},
-    {"cli_pretrain", "cli_tune"},
+    {"cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
     {"cli"},
 ]
 WITH_RAY = {"backend", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
+COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
-    *("space", "study", "figures", "embeddings", "raw_text"),
+    *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
+    *("evaluation", "onnx_tagger", "spelling"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}
@@ -81,7 +85,7 @@ def test_few_modules_know_ray_torch_npu_and_the_command_line():
     assert users == {
         "ray": WITH_RAY,
         "torch_npu": {"accelerator"},
-        "argparse": {"cli", "cli_pretrain", "cli_train", "cli_tune"},
+        "argparse": COMMAND_LINE,
         "seqeval": set(),
         "pickle": set(),
     }
@@ -93,6 +97,12 @@ def test_strings_and_tensors_stay_apart():
     assert imports_of("crf")[0] == {"accelerator", "crf_kernels"}
 
 
+def test_an_exported_tagger_needs_nothing_of_the_project():
+    ours, others = imports_of("onnx_tagger")
+    assert ours == set()
+    assert others <= {*sys.stdlib_module_names, "numpy", "onnxruntime"}
+
+
 def test_only_the_command_line_prints_and_reads_arguments():
     found = {
         module
@@ -101,7 +111,7 @@ def test_only_the_command_line_prints_and_reads_arguments():
         if (isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit", "input"))
         or (isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.argv")
     }
-    assert found <= {"cli", "cli_pretrain", "cli_train", "cli_tune", "__main__"}
+    assert found <= COMMAND_LINE | {"__main__"}
 
 
 def run_python(program):
