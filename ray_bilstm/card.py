@@ -63,7 +63,7 @@ In the folder that holds the model directory `best`:
 ```python
 from ray_bilstm import Tagger
 
-entities = Tagger.load("best").predict("高勇：男，中国国籍，无境外居留权，")
+entities = Tagger.load("best").predict("沈遥：女，中国国籍，无境外居留权，")
 ```
 
 Each entity has `text`, `type`, `start` and `end`.

@@ -1,7 +1,7 @@
 """Use a trained model: text in, entities out; or a labelled file in, scores out.
 
 from ray_bilstm import Tagger
-Tagger.load("runs/x/best").predict("高勇：男，中国国籍，无境外居留权，")
+Tagger.load("runs/x/best").predict("沈遥：女，中国国籍，无境外居留权，")
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ def test_the_card_opens_with_yaml_that_parses(name: str) -> None:
     assert {"type": "f1", "name": "f1 (entity: strict, micro-averaged)", "value": 0.9512} in scored["metrics"]
     for heading in ["How to load", "Data", "Scores", "Recipe", "Limits"]:
         assert f"\n## {heading}\n" in body
-    assert 'Tagger.load("best").predict("高勇：男，中国国籍，无境外居留权，")' in body
+    assert 'Tagger.load("best").predict("沈遥：女，中国国籍，无境外居留权，")' in body
     assert "uncertain scores: CONT, LOC, RACE." in body
     assert "| training.learning_rate | 0.003 |" in body
 
