@@ -154,11 +154,14 @@ class RunConfig:
     overwrite: bool = False
     """replace a finished run in --output-dir"""
     resume: bool = False
-    """go on with the run in --output-dir"""
+    """go on with the run in --output-dir, if there is one"""
+    stop_after: int | None = None
+    """stop once so many epochs are done, as Ctrl-C does, for --resume to go on"""
 
     def __post_init__(self) -> None:
         _require_choices(self)
         _require(self, "num_workers", self.num_workers >= 1, "1 or more")
+        _require(self, "stop_after", self.stop_after is None or self.stop_after >= 1, "1 or more")
         _require(self, "local_rank", self.local_rank is None or self.local_rank >= 0, "0 or more")
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume exclude each other: choose one")

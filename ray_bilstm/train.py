@@ -10,7 +10,6 @@ import dataclasses
 import platform
 import shlex
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -23,7 +22,20 @@ import ray.train
 import torch
 
 import ray_bilstm
-from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, start, stream, teacher, worker
+from ray_bilstm import (
+    attend,
+    card,
+    checkpoint,
+    cluster,
+    dataset,
+    perf,
+    report,
+    run_directory,
+    start,
+    stream,
+    teacher,
+    worker,
+)
 from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
 from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
@@ -57,11 +69,13 @@ def train(
     on_start: Callable[[Corpus], None] | None = None,
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    on_event: Callable[[str], None] | None = None,
 ) -> tuple[Record, Path]:
     """Train, select on dev, score on test. Returns the content of result.json and the run directory.
 
     `on_start` gets the corpus before training, `on_coverage` what knowledge from outside covers of it, where some was
-    asked for, `on_epoch` each line of the history, all in the calling process.
+    asked for, `on_epoch` each line of the history, `on_event` what interrupts the run and how it goes on, all in the
+    calling thread. Ctrl-C and SIGTERM, and `--stop-after`, save all that was done and raise RunStopped.
     A run of a search gets what it has in `shared` with others, and `callbacks` that run beside Ray Train's controller.
     Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError, TrainingError, EmbeddingsError or
     CheckpointError, with a sentence each.
@@ -70,6 +84,7 @@ def train(
     if config.run.output_dir is not None and config.run.resume:
         given = run_directory.choose_path(config.run.output_dir, "")
         if run_directory.is_finished(given):
+            run_directory.check_free(given, config)
             return run_directory.read_result(given), given
     result, job = run(
         worker.run,
@@ -80,7 +95,9 @@ def train(
         on_start=on_start,
         on_coverage=on_coverage,
         on_epoch=on_epoch,
+        on_event=on_event,
     )
+    result["events"] = run_directory.read_events(job.path)
     text = card.render_card(result, job.config.to_dict())
     for model in (run_directory.BEST, run_directory.LAST):
         checkpoint.write_file(job.path / model / checkpoint.CARD, text)
@@ -104,7 +121,7 @@ def measure(
 
 
 def run(
-    function: Callable[[dict[str, Any]], Outcome],
+    function: Callable[[dict[str, Any]], Outcome | None],
     config: Config,
     started: float,
     *,
@@ -116,6 +133,7 @@ def run(
     on_start: Callable[[Corpus], None] | None = None,
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    on_event: Callable[[str], None] | None = None,
 ) -> tuple[Record, Job]:
     """Read, connect, encode, run `function` on the workers: the content of result.json, and what they were told.
 
@@ -165,9 +183,9 @@ def run(
             _write_stream(job, corpus.train, scored, job.window)
         datasets = shared.datasets if shared else encode(corpus, scored, without_train=bool(job.window))
         encoded = time.time()
-        outcome = _run_workers(function, job, claim, datasets, callbacks, on_epoch)
+        outcome = _run_workers(function, job, claim, datasets, callbacks, on_epoch, on_event)
     finally:
-        for name in (run_directory.STREAM, run_directory.START):
+        for name in (run_directory.STREAM, run_directory.START, run_directory.STOP):
             (path / name).unlink(missing_ok=True)
 
     seconds = {
@@ -215,14 +233,15 @@ def _write_stream(job: Job, sentences: Sequence[Sentence], vocab: Vocab, window:
 
 
 def _run_workers(
-    function: Callable[[dict[str, Any]], Outcome],
+    function: Callable[[dict[str, Any]], Outcome | None],
     job: Job,
     claim: cluster.Claim,
     datasets: dict[str, ray.data.Dataset],
     callbacks: Sequence[ray.train.UserCallback],
     on_epoch: Callable[[Record], None] | None,
+    on_event: Callable[[str], None] | None,
 ) -> Outcome:
-    """Fit a TorchTrainer; what rank 0 returns."""
+    """Fit a TorchTrainer; what rank 0 returns. Raises TrainingError, or RunStopped where it returns nothing."""
     storage = job.path / ".ray"
     trainer = make_trainer(
         function,
@@ -235,25 +254,13 @@ def _run_workers(
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),
     )
-    ended = threading.Event()
-
-    def follow() -> None:
-        first = len(run_directory.read_history(job.path))
-        for record in run_directory.follow_history(job.path, stop=ended.is_set, start=first):
-            if on_epoch:
-                on_epoch(record)
-
-    follower = threading.Thread(target=follow, name="history", daemon=True)
-    follower.start()
     try:
-        outcome: Outcome = trainer.fit().return_value
-        return outcome
+        outcome: Outcome | None = attend.fit(trainer, job.path, on_epoch=on_epoch, on_event=on_event)
     except ray.train.TrainingFailedError as error:
         raise explain(error) from error
     finally:
-        ended.set()
-        follower.join()
         shutil.rmtree(storage, ignore_errors=True)
+    return outcome or attend.stopped(job.path)
 
 
 def _describe(job: Job, corpus: Corpus) -> Record:
@@ -303,13 +310,16 @@ def _finish(job: Job, result: Record, command: str) -> None:
     run_directory.close_run(job.path, result)
 
 
+_OF_ONE_START = ("output_dir", "overwrite", "resume", "stop_after", "distributed", "local_rank")
+
+
 def _command(command: str, config: Config) -> str:
     """The command that repeats a run."""
     settings = config.to_dict()
     words = [command]
     for flag in iter_flags():
         value, name = settings[flag.section][flag.name], f"--{flag.name.replace('_', '-')}"
-        if flag.name in ("output_dir", "overwrite", "resume", "distributed", "local_rank") or value == flag.default:
+        if flag.name in _OF_ONE_START or value == flag.default:
             continue
         words.append(name if flag.type is bool else f"{name} {shlex.quote(str(value))}")
     return " ".join(words)

@@ -1,7 +1,8 @@
 """One rank of a run, in a process that Ray Train started.
 
 It pulls its shard, runs `loop.fit` and scores the best model, or in a throughput run `perf.measure`. Rank 0 writes the
-run directory: the history and both model directories after every epoch.
+run directory: the history and both model directories after every epoch. A worker that Ray starts after a failure goes
+on from there.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.vocab import Vocab
+from ray_bilstm.watch import Watch
 
 Record = dict[str, Any]
 
@@ -80,8 +82,8 @@ class Outcome:
     evaluation_seconds: float
 
 
-def run(settings: dict[str, Any]) -> Outcome:
-    """The training function of the TorchTrainer; `settings` holds a Job."""
+def run(settings: dict[str, Any]) -> Outcome | None:
+    """The training function of the TorchTrainer; `settings` holds a Job. None where the run was asked to stop."""
     entered = time.time()
     job: Job = settings["job"]
     precision, training, shards = enter(job)
@@ -107,16 +109,12 @@ def run(settings: dict[str, Any]) -> Outcome:
             evaluation_seconds=0.0,
         )
     scorer = Scorer(job.tags, job.vocab.scheme)
-    progress = loop.Progress()
-    if job.config.run.resume and run_directory.can_resume(job.path):
-        progress = checkpoint.read_state(job.path / run_directory.LAST)
-    history = run_directory.read_history(job.path)[: progress.epoch]
+    progress = _resume(job)
     data_seconds = time.time() - entered
 
     def on_epoch(record: Record, progress: loop.Progress) -> None:
-        history.append(record)
         if collective.rank() == 0:
-            _write_epoch(job, history, progress)
+            _write_progress(job, progress)
         ray.train.report(
             {
                 "epoch": record["epoch"],
@@ -125,17 +123,26 @@ def run(settings: dict[str, Any]) -> Outcome:
             }
         )
 
-    progress = loop.fit(
-        model,
-        train=training,
-        dev=shards["dev"],
-        scorer=scorer,
-        config=job.config.training,
-        precision=precision,
-        progress=progress,
-        on_epoch=on_epoch,
-    )
-    started = time.time()
+    def on_save(progress: loop.Progress) -> None:
+        if collective.rank() == 0:
+            _write_progress(job, progress)
+
+    try:
+        loop.fit(
+            model,
+            train=training,
+            dev=shards["dev"],
+            scorer=scorer,
+            config=job.config.training,
+            precision=precision,
+            progress=progress,
+            on_epoch=on_epoch,
+            watch=_watch(job, progress),
+            on_save=on_save,
+        )
+    except loop.Stopped:
+        return None
+    started, history = time.time(), progress.history
     precision.load_state_dict(progress.best_weights)
     counts = {split: loop.evaluate(model, shard, scorer, precision=precision) for split, shard in shards.items()}
     return Outcome(
@@ -243,14 +250,39 @@ def _pull_split(job: Job, split: str, device: torch.device) -> Shard:
     return dataset.pull_shard(iterator, job.lengths[split], rank=rank, world_size=world_size, device=device)
 
 
-def _write_epoch(job: Job, history: list[Record], progress: loop.Progress) -> None:
-    """best/ if this epoch is it, last/, and the history at the end: a line in it means that the epoch is safe."""
-    best, last = job.path / run_directory.BEST, job.path / run_directory.LAST
-    if history[-1]["best"]:
-        checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
+def _resume(job: Job) -> loop.Progress:
+    """Where the run stands: rank 0 knows from last/, the others from rank 0. What a killed rank 0 left undone, it does:
+    best/ and the history say what the state says."""
+    progress, last = loop.Progress(), job.path / run_directory.LAST
+    if collective.rank() == 0 and run_directory.can_resume(job.path):
+        progress = checkpoint.read_state(last, warn=partial(run_directory.write_event, job.path))
+        if progress.best_weights:
+            best = job.path / run_directory.BEST
+            checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
+        run_directory.write_history(job.path, progress.history)
+        count = collective.world_size()
+        workers = f"{count} worker{'s' * (count > 1)}"
+        run_directory.write_event(job.path, f"going on with {workers} {progress.place()}")
+    shared: loop.Progress = collective.share_from_first(progress)
+    return shared
+
+
+def _watch(job: Job, progress: loop.Progress) -> Watch:
+    def stop() -> bool:
+        enough = job.config.run.stop_after is not None and progress.epoch >= job.config.run.stop_after
+        return enough or (collective.rank() == 0 and run_directory.is_asked_to_stop(job.path))
+
+    return Watch(stop=stop, draining=lambda: ray.train.get_preemption_info() is not None)
+
+
+def _write_progress(job: Job, progress: loop.Progress) -> None:
+    """last/, then what can be made from its state again: best/ if the last epoch is it, and the history."""
+    last, best = job.path / run_directory.LAST, job.path / run_directory.BEST
     checkpoint.write_model(last, progress.weights, config=job.config, vocab=job.vocab)
     checkpoint.write_state(last, progress)
-    run_directory.write_history(job.path, history)
+    if progress.best_epoch == progress.epoch and progress.best_epoch:
+        checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
+    run_directory.write_history(job.path, progress.history)
 
 
 def throughput(history: list[Record]) -> float:

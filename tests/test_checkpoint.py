@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 import ray_bilstm
@@ -85,6 +86,18 @@ def test_a_damaged_state_is_named(tmp_path, damage):
 def test_a_file_of_another_model_is_noticed(tmp_path, sentences, vocab, name):
     write(tmp_path / "one", vocab)
     write(tmp_path / "two", Vocab.build(sentences[:2], scheme="BMES", bigram_min_count=0), embedding_size=9)
+    os.replace(tmp_path / "two" / name, tmp_path / "one" / name)
+    with pytest.raises(CheckpointError, match=r"one/model\.safetensors: not what was written: .*of another model"):
+        checkpoint.read_model(tmp_path / "one")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_model_is_noticed_without_a_digest(tmp_path, sentences, vocab, name):
+    weights = write(tmp_path / "one", vocab)
+    (tmp_path / "one" / MODEL).write_bytes(safetensors.torch.save(weights))
+    weights = write(tmp_path / "two", Vocab.build(sentences[:2], scheme="BMES", bigram_min_count=0), embedding_size=9)
+    (tmp_path / "two" / MODEL).write_bytes(safetensors.torch.save(weights))
+    checkpoint.read_model(tmp_path / "one")
     os.replace(tmp_path / "two" / name, tmp_path / "one" / name)
     with pytest.raises(CheckpointError, match=r"one/model\.safetensors: .*shape.*not of one model"):
         checkpoint.read_model(tmp_path / "one")

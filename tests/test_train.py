@@ -15,6 +15,7 @@ import torch
 
 from ray_bilstm import cli, collective, dataset, run_directory, stream
 from ray_bilstm.batches import TrainingSet
+from ray_bilstm.checkpoint import PREVIOUS, STATE
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus, write_sentences
@@ -83,7 +84,7 @@ def test_a_run_leaves_what_the_contract_says(run, data_dir) -> None:
         *("best", "config.json", "history.jsonl", "last", "report.html", "result.json")
     ]
     assert sorted(p.name for p in (path / "best").iterdir()) == model
-    assert sorted(p.name for p in (path / "last").iterdir()) == sorted([*model, "train_state.safetensors"])
+    assert sorted(p.name for p in (path / "last").iterdir()) == sorted([*model, STATE, PREVIOUS])
     assert json.loads((path / "result.json").read_text(encoding="utf-8")) == result
     assert seen == run_directory.read_history(path)
     assert [record["epoch"] for record in seen] == [1, 2, 3]
