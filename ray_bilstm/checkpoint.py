@@ -44,6 +44,8 @@ MODEL, CONFIG, VOCAB, CARD, STATE = (
     "train_state.safetensors",
 )
 PREVIOUS = "train_state.previous.safetensors"
+PARTIAL = ".partial"
+"""Ends the names of files that are being written."""
 FORMAT = 1
 
 
@@ -56,7 +58,7 @@ def write_file(path: Path, content: str | bytes, *, previous: Path | None = None
     is kept as `previous`, where that is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -71,6 +73,12 @@ def write_file(path: Path, content: str | bytes, *, previous: Path | None = None
             os.unlink(temporary)
         raise
     _flush_names(path.parent)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed writers left in `folder`."""
+    for file in folder.glob(f".*{PARTIAL}"):
+        file.unlink(missing_ok=True)
 
 
 def _flush_names(folder: Path) -> None:
@@ -97,20 +105,36 @@ def read_model(directory: str | Path) -> tuple[BiLstmCrf, Vocab]:
     """The model of a directory, in evaluation mode on the cpu. Raises CheckpointError with what is wrong and where."""
     directory = Path(directory)
     config, vocab, weights = read_weights(directory)
-    with torch.device("meta"):
-        expected = {name: tuple(weight.shape) for name, weight in BiLstmCrf(config, vocab).named_parameters()}
-    got = {name: tuple(weight.shape) for name, weight in weights.items()}
-    if "emission.weight" not in got:
+    if "emission.weight" not in weights and "char_embedding.weight" in weights:
         raise CheckpointError(f"{directory}: got a pretrained model, not a tagger: start one from it with --init-from")
+    expected = _expected_shapes(directory, config, vocab, most_layers=len(weights))
+    got = {name: tuple(weight.shape) for name, weight in weights.items()}
     if got != expected:
         wrong = sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
         raise CheckpointError(
-            f"{directory / MODEL}: {wrong[0]} has shape {got.get(wrong[0])}, expected {expected.get(wrong[0])} from "
+            f"{directory / MODEL}: {wrong[0]!r} has shape {got.get(wrong[0])}, expected {expected.get(wrong[0])} from "
             f"{CONFIG} and {VOCAB}: the files are not of one model"
         )
+    for name, weight in weights.items():
+        if weight.dtype is not torch.float32:
+            raise CheckpointError(f"{directory / MODEL}: {name} is {weight.dtype}, expected torch.float32")
     model = BiLstmCrf(config, vocab)
     model.load_state_dict(weights)
     return model.eval(), vocab
+
+
+def _expected_shapes(
+    directory: Path, config: ModelConfig, vocab: Vocab, *, most_layers: int
+) -> dict[str, tuple[int, ...]]:
+    """What the settings ask for, without making it: they may be of a stranger."""
+    try:
+        if config.num_layers > most_layers:
+            raise ValueError(f"num_layers is {config.num_layers}, but {MODEL} has {most_layers} tensors")
+        with torch.device("meta"):
+            return {name: tuple(weight.shape) for name, weight in BiLstmCrf(config, vocab).named_parameters()}
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{directory / CONFIG}: not the settings of a model that can be: {reason}") from error
 
 
 def read_weights(directory: Path) -> tuple[ModelConfig, Vocab, dict[str, Tensor]]:
@@ -125,7 +149,7 @@ def read_weights(directory: Path) -> tuple[ModelConfig, Vocab, dict[str, Tensor]
         if settings["format"] != FORMAT:
             raise ValueError(f"format {settings['format']!r}, expected {FORMAT}")
         config = section_from_dict(ModelConfig, settings["model"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{directory / CONFIG}: not the settings of a model: {error!r}") from error
     try:
         words = (directory / VOCAB).read_text(encoding="utf-8")

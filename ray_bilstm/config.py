@@ -149,6 +149,8 @@ class RunConfig:
     """half precision of O1 and O2; auto: what the device does well"""
     lstm_dtype: Literal["auto", "float32", "half"] = "auto"
     """precision of the LSTM at O1 and O2; half: that of --amp-dtype; auto: float32 on npu, half elsewhere"""
+    max_failures: int = 3
+    """how often workers that were killed, or whose node is gone, are started again, from the last saved state"""
     output_dir: str | None = None
     """run directory; default: runs/NAME-TIMESTAMP"""
     overwrite: bool = False
@@ -162,6 +164,7 @@ class RunConfig:
         _require_choices(self)
         _require(self, "num_workers", self.num_workers >= 1, "1 or more")
         _require(self, "stop_after", self.stop_after is None or self.stop_after >= 1, "1 or more")
+        _require(self, "max_failures", self.max_failures >= 0, "0 or more")
         _require(self, "local_rank", self.local_rank is None or self.local_rank >= 0, "0 or more")
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume exclude each other: choose one")

@@ -20,7 +20,6 @@ from ray_bilstm import accelerator, cluster
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import CollectiveConfig
 from ray_bilstm.config import Config
-from ray_bilstm.loop import TrainingError
 
 
 def connect(config: Config) -> None:
@@ -96,6 +95,7 @@ def make_trainer(
     claim: cluster.Claim,
     storage: Path,
     callbacks: Sequence[ray.train.UserCallback] = (),
+    max_failures: int = 0,
     **datasets: Any,
 ) -> ray.train.torch.TorchTrainer:
     """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend."""
@@ -112,24 +112,7 @@ def make_trainer(
             callbacks=list(callbacks),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=ray.train.FailureConfig(max_failures=max_failures, controller_failure_limit=max_failures),
         ),
         **datasets,
     )
-
-
-def explain(error: ray.train.TrainingFailedError) -> TrainingError:
-    """One sentence for what happened on a worker: its exception, or the last line of a traceback."""
-    failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
-    failure = getattr(failure, "controller_failure", failure)  # while the ranks were joining
-    if type(failure).__name__ == "WorkerGroupStartupFailedError":
-        return TrainingError(
-            "a worker died while the ranks were joining: killed, or out of memory. Ray's logs (by default under"
-            " /tmp/ray/session_latest/logs) say more"
-        )
-    failure = getattr(failure, "cause", failure)
-    line = str(failure).strip().split("\n")[-1]
-    if type(failure).__module__.startswith("ray_bilstm."):
-        return TrainingError(line)
-    name, _, message = line.partition(": ")
-    return TrainingError(message if name.startswith("ray_bilstm.") else f"a worker failed: {line}")

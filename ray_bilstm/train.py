@@ -38,7 +38,8 @@ from ray_bilstm import (
 )
 from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
-from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
+from ray_bilstm.failures import Failures, explain
+from ray_bilstm.launch import connect, fit_to_cluster, make_trainer
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.start import Start
 from ray_bilstm.vocab import Vocab
@@ -99,9 +100,14 @@ def train(
     )
     result["events"] = run_directory.read_events(job.path)
     text = card.render_card(result, job.config.to_dict())
-    for model in (run_directory.BEST, run_directory.LAST):
-        checkpoint.write_file(job.path / model / checkpoint.CARD, text)
-    _finish(job, result, "python -m ray_bilstm train")
+    try:
+        for model in (run_directory.BEST, run_directory.LAST):
+            checkpoint.write_file(job.path / model / checkpoint.CARD, text)
+        _finish(job, result, "python -m ray_bilstm train")
+    except OSError as error:
+        raise run_directory.RunError(
+            f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
+        ) from error
     return result, job.path
 
 
@@ -242,7 +248,7 @@ def _run_workers(
     on_event: Callable[[str], None] | None,
 ) -> Outcome:
     """Fit a TorchTrainer; what rank 0 returns. Raises TrainingError, or RunStopped where it returns nothing."""
-    storage = job.path / ".ray"
+    storage, most = job.path / ".ray", job.config.run.max_failures
     trainer = make_trainer(
         function,
         {"job": job},
@@ -250,7 +256,8 @@ def _run_workers(
         num_workers=job.config.run.num_workers,
         claim=claim,
         storage=storage,
-        callbacks=callbacks,
+        callbacks=[*callbacks, Failures(job.path, most=most)],
+        max_failures=most,
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),
     )

@@ -21,7 +21,7 @@ import ray.util
 import torch
 from torch import nn
 
-from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory, start, stream
+from ray_bilstm import accelerator, collective, dataset, loop, perf, run_directory, saving, start, stream
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
@@ -109,12 +109,15 @@ def run(settings: dict[str, Any]) -> Outcome | None:
             evaluation_seconds=0.0,
         )
     scorer = Scorer(job.tags, job.vocab.scheme)
-    progress = _resume(job)
+    progress = saving.take_up(job.path, config=job.config, vocab=job.vocab)
     data_seconds = time.time() - entered
 
-    def on_epoch(record: Record, progress: loop.Progress) -> None:
+    def on_save(progress: loop.Progress) -> None:
         if collective.rank() == 0:
-            _write_progress(job, progress)
+            saving.save(job.path, progress, config=job.config, vocab=job.vocab)
+
+    def on_epoch(record: Record, progress: loop.Progress) -> None:
+        on_save(progress)
         ray.train.report(
             {
                 "epoch": record["epoch"],
@@ -122,10 +125,6 @@ def run(settings: dict[str, Any]) -> Outcome | None:
                 "placement_group": ray.util.get_current_placement_group().id.hex(),
             }
         )
-
-    def on_save(progress: loop.Progress) -> None:
-        if collective.rank() == 0:
-            _write_progress(job, progress)
 
     try:
         loop.fit(
@@ -250,39 +249,22 @@ def _pull_split(job: Job, split: str, device: torch.device) -> Shard:
     return dataset.pull_shard(iterator, job.lengths[split], rank=rank, world_size=world_size, device=device)
 
 
-def _resume(job: Job) -> loop.Progress:
-    """Where the run stands: rank 0 knows from last/, the others from rank 0. What a killed rank 0 left undone, it does:
-    best/ and the history say what the state says."""
-    progress, last = loop.Progress(), job.path / run_directory.LAST
-    if collective.rank() == 0 and run_directory.can_resume(job.path):
-        progress = checkpoint.read_state(last, warn=partial(run_directory.write_event, job.path))
-        if progress.best_weights:
-            best = job.path / run_directory.BEST
-            checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
-        run_directory.write_history(job.path, progress.history)
-        count = collective.world_size()
-        workers = f"{count} worker{'s' * (count > 1)}"
-        run_directory.write_event(job.path, f"going on with {workers} {progress.place()}")
-    shared: loop.Progress = collective.share_from_first(progress)
-    return shared
-
-
 def _watch(job: Job, progress: loop.Progress) -> Watch:
     def stop() -> bool:
         enough = job.config.run.stop_after is not None and progress.epoch >= job.config.run.stop_after
         return enough or (collective.rank() == 0 and run_directory.is_asked_to_stop(job.path))
 
-    return Watch(stop=stop, draining=lambda: ray.train.get_preemption_info() is not None)
+    told: list[int] = []
 
+    def draining() -> bool:
+        info = ray.train.get_preemption_info()
+        if info and collective.rank() == 0 and info.preempted_ranks != told:
+            told[:] = info.preempted_ranks
+            names = ", ".join(map(str, told))
+            run_directory.write_event(job.path, f"the node of worker {names} is to be taken away: saving as it goes")
+        return info is not None
 
-def _write_progress(job: Job, progress: loop.Progress) -> None:
-    """last/, then what can be made from its state again: best/ if the last epoch is it, and the history."""
-    last, best = job.path / run_directory.LAST, job.path / run_directory.BEST
-    checkpoint.write_model(last, progress.weights, config=job.config, vocab=job.vocab)
-    checkpoint.write_state(last, progress)
-    if progress.best_epoch == progress.epoch and progress.best_epoch:
-        checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
-    run_directory.write_history(job.path, progress.history)
+    return Watch(stop=stop, draining=draining)
 
 
 def throughput(history: list[Record]) -> float:

@@ -6,6 +6,7 @@ Real Ray: one cluster of 2 CPUs for the runs in this process, one of its own for
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,8 +49,8 @@ def cluster():
     ray.shutdown()
 
 
-def run_whole(path: Path, workers: int) -> Path:
-    train(Config().with_fields(**SMALL, num_workers=workers, output_dir=str(path)))
+def run_whole(path: Path, workers: int, **fields) -> Path:
+    train(Config().with_fields(**SMALL | fields, num_workers=workers, output_dir=str(path)))
     return path
 
 
@@ -215,3 +216,128 @@ def test_a_killed_driver_is_resumed(two, tmp_path) -> None:
     code, shown = finish(start(path, "--num-workers", "2", "--resume"))
     assert code == 0, shown
     assert_undisturbed(path, two)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes that `pid` has started, or they in turn: their command lines."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, IndexError):
+            continue
+    found, level = {}, {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level}
+        found |= {child: names[child] for child in level}
+    return found
+
+
+def workers_of(pid: int) -> list[int]:
+    return sorted(child for child, name in descendants(pid).items() if name.startswith("ray::RayTrainWorker"))
+
+
+def test_a_killed_worker_is_replaced(two, tmp_path) -> None:
+    path = tmp_path / "run"
+    process = start(path, "--num-workers", "2")
+    wait_for_epoch(path, 2, process)
+    workers = workers_of(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    code, shown = finish(process)
+    assert code == 0, shown
+    assert_undisturbed(path, two)
+    died, again = (event["text"] for event in read_events(path))
+    assert re.fullmatch(DIED, died)
+    assert re.fullmatch(r"going on with 2 workers after epoch \d( and 50 steps of the next)?", again)
+    assert f"\n{died}\n" in shown, "the person is told"
+    assert f"\n{again}\n" in shown
+
+
+@pytest.mark.slow
+def test_a_worker_killed_once_too_often_ends_the_run(two, tmp_path) -> None:
+    path = tmp_path / "run"
+    process = start(path, "--num-workers", "2", "--max-failures", "0")
+    wait_for_epoch(path, 2, process)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    code, shown = finish(process)
+    assert code == 1, shown
+    assert re.search(r"\nworker [01] was killed, .*; --max-failures 0 allows no more\n", shown)
+    assert re.search(r"\nerror: worker [01] was killed.*What was saved is resumed with --resume\n", shown)
+    code, shown = finish(start(path, "--num-workers", "2", "--resume"))
+    assert code == 0, shown
+    assert_undisturbed(path, two)
+
+
+NODES = """
+import json, sys, threading, time
+import ray
+from ray.cluster_utils import Cluster
+from ray_bilstm.config import Config
+from ray_bilstm.run_directory import read_history
+from ray_bilstm.train import train
+
+fields, what = json.loads(sys.argv[1]), sys.argv[2]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+leaving = cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+from pathlib import Path
+path, ended = Path(fields["output_dir"]), []
+
+def work():
+    try:
+        train(Config().with_fields(**fields), on_event=print)
+    except Exception as error:
+        print("error:", error)
+    ended.append(True)
+
+thread = threading.Thread(target=work)
+thread.start()
+while len(read_history(path)) < 2 and not ended:
+    time.sleep(0.05)
+if what == "drain":
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+    deadline = int(1000 * (time.time() + 12))
+    reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    client = GcsClient(address=cluster.address)
+    print("draining", client.drain_node(leaving.node_id, reason, "taken back", deadline))
+    time.sleep(9)
+cluster.remove_node(leaving, allow_graceful=False)
+cluster.add_node(num_cpus=1)
+thread.join()
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def run_on_nodes(path: Path, what: str, **fields) -> list[str]:
+    """A run of two workers on two nodes, of which one goes; the events."""
+    settings = json.dumps({**SMALL, **fields, "num_workers": 2, "output_dir": str(path)})
+    words = [sys.executable, "-c", NODES, settings, what]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, cwd=ROOT)
+    assert run_directory.is_finished(path), done.stdout + done.stderr
+    return [event["text"] for event in read_events(path)]
+
+
+DIED = r"worker [01] was killed, .* lost its node; the workers are started again as soon as they fit"
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_is_replaced(two, tmp_path) -> None:
+    *died, again = run_on_nodes(tmp_path / "run", "remove")
+    assert_undisturbed(tmp_path / "run", two)
+    assert died
+    assert all(re.fullmatch(DIED, text) for text in died)
+    assert again.startswith("going on with 2 workers after epoch")
+
+
+@pytest.mark.slow
+def test_a_node_that_is_taken_away_gives_time_to_save(cluster, tmp_path) -> None:
+    """Ray drains it, and 12 seconds later it is gone."""
+    expected = run_whole(tmp_path / "whole", 2, train_epochs=40)
+    warned, *_, again = run_on_nodes(tmp_path / "run", "drain", train_epochs=40)
+    assert_undisturbed(tmp_path / "run", expected)
+    assert warned == "the node of worker 1 is to be taken away: saving as it goes"
+    assert again.startswith("going on with 2 workers after epoch")

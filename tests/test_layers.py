@@ -18,8 +18,8 @@ LAYERS = [
     {"loop"},
     {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
-    {"predict", "attend", "card", "dataset", "stream", "backend", "figures"},
-    {"teacher", "worker", "launch", "search_directory"},
+    {"predict", "attend", "card", "dataset", "saving", "stream", "backend", "figures"},
+    {"failures", "teacher", "worker", "launch", "search_directory"},
     {"train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"cli_pretrain", "cli_tune"},
     {"cli"},
 ]
-WITH_RAY = {"backend", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
+WITH_RAY = {"backend", "dataset", "failures", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text"),

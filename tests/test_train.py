@@ -337,7 +337,8 @@ def die_when_joining():
     collective.join = join
 
 ray_bilstm.launch.CollectiveConfig = DyingConfig
-sys.exit(cli.main(["train", "--device", "cpu", "--num-workers", "2", "--output-dir", sys.argv[1]]))
+words = ["--device", "cpu", "--num-workers", "2", "--max-failures", "0", "--output-dir", sys.argv[1]]
+sys.exit(cli.main(["train", *words]))
 """
 
 
