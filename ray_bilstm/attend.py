@@ -28,12 +28,14 @@ def fit(
     trainer: Any,
     path: Path,
     *,
+    stoppable: bool,
     on_epoch: Callable[[Record], None] | None = None,
     on_event: Callable[[str], None] | None = None,
 ) -> Any:
     """What rank 0 returns from `trainer.fit()`, which runs in a thread: signals reach the main one only.
 
-    Raises what it raises, RunStopped where a signal has ended the run, and KeyboardInterrupt at a second Ctrl-C.
+    A run that is not `stoppable` keeps nothing to go on with, and Ctrl-C ends it at once. Raises what it raises,
+    RunStopped where a signal has ended the run, and KeyboardInterrupt at a second Ctrl-C.
     """
     outcome: Future[Any] = Future()
 
@@ -43,7 +45,7 @@ def fit(
         except BaseException as error:
             outcome.set_exception(error)
 
-    with _signals_to(path, on_event) as received:
+    with _signals_to(path, on_event, listen=stoppable) as received:
         threading.Thread(target=work, name="trainer", daemon=True).start()
         for line in run_directory.follow(path, stop=outcome.done):
             if "epoch" in line and on_epoch:
@@ -68,7 +70,7 @@ def stopped(path: Path, *, by: signal.Signals | None = None) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _signals_to(path: Path, on_event: Callable[[str], None] | None) -> Iterator[list[signal.Signals]]:
+def _signals_to(path: Path, on_event: Callable[[str], None] | None, *, listen: bool) -> Iterator[list[signal.Signals]]:
     """The signals that have asked the run at `path` to stop; none where this is not the main thread."""
     received: list[signal.Signals] = []
 
@@ -80,7 +82,7 @@ def _signals_to(path: Path, on_event: Callable[[str], None] | None) -> Iterator[
         received.append(signal.Signals(number))
         run_directory.ask_to_stop(path)
 
-    if threading.current_thread() is not threading.main_thread():
+    if not listen or threading.current_thread() is not threading.main_thread():
         yield received
         return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -31,7 +31,7 @@ def add_train_arguments(parser: argparse.ArgumentParser, *, without: Sequence[st
             groups[flag.section].add_argument(
                 name,
                 dest=flag.name,
-                type=flag.type,
+                type=_workers if flag.name == "num_workers" else flag.type,
                 choices=flag.choices,
                 default=argparse.SUPPRESS,
                 metavar=None if flag.choices else flag.type.__name__.upper(),
@@ -73,7 +73,18 @@ def train_command(options: argparse.Namespace, **defaults: Any) -> int:
 def config_of(options: argparse.Namespace, **defaults: Any) -> Config:
     names = {flag.name for flag in iter_flags()}
     given = {name: value for name, value in vars(options).items() if name in names}
+    if isinstance(given.get("num_workers"), tuple):
+        given["min_workers"], given["num_workers"] = given["num_workers"]
     return Config().with_fields(**{**defaults, **given})
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    """`8`, or `2..8` for --min-workers 2 --num-workers 8."""
+    few, dots, many = text.partition("..")
+    try:
+        return (int(few), int(many)) if dots else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number, or a range such as 2..8") from None
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -83,6 +83,9 @@ def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:
         num_workers=num_workers,
         amp_opt_level=chosen.default_level if level == "auto" else level,
     )
+    few = config.run.min_workers
+    if few is not None:
+        return chosen, cluster.plan_elastic_claim(chosen, few, num_workers, nodes), config
     return chosen, cluster.plan_claim(chosen, num_workers, nodes), config
 
 
@@ -91,14 +94,15 @@ def make_trainer(
     settings: dict[str, Any],
     *,
     chosen: Accelerator,
-    num_workers: int,
+    num_workers: int | tuple[int, int],
     claim: cluster.Claim,
     storage: Path,
     callbacks: Sequence[ray.train.UserCallback] = (),
     max_failures: int = 0,
     **datasets: Any,
 ) -> ray.train.torch.TorchTrainer:
-    """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend."""
+    """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend: a fixed number
+    of them, or from the least to the most of a pair, as nodes come and go."""
     return ray.train.torch.TorchTrainer(
         function,
         train_loop_config=settings,

@@ -7,36 +7,31 @@ claim, starts the trainer, passes on the history as it grows, and writes the res
 from __future__ import annotations
 
 import dataclasses
-import platform
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import ray.train
-import torch
 
-import ray_bilstm
 from ray_bilstm import (
     attend,
     card,
     checkpoint,
     cluster,
     dataset,
+    ending,
     perf,
-    report,
     run_directory,
     start,
     stream,
     teacher,
     worker,
 )
-from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
+from ray_bilstm.config import Config, ConfigError, DataConfig
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
 from ray_bilstm.failures import Failures, explain
 from ray_bilstm.launch import connect, fit_to_cluster, make_trainer
@@ -103,7 +98,7 @@ def train(
     try:
         for model in (run_directory.BEST, run_directory.LAST):
             checkpoint.write_file(job.path / model / checkpoint.CARD, text)
-        _finish(job, result, "python -m ray_bilstm train")
+        ending.finish(job, result, "python -m ray_bilstm train")
     except OSError as error:
         raise run_directory.RunError(
             f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
@@ -122,7 +117,7 @@ def measure(
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
     result, job = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
-    _finish(job, result, "python jobs/perf_1p.py")
+    ending.finish(job, result, "python jobs/perf_1p.py")
     return result, job.path
 
 
@@ -182,6 +177,11 @@ def run(
         plan=plan,
         teaching=shared.teaching if shared else ask_teacher(config, vocab, corpus.train, lengths["train"]),
     )
+    if job.window and config.run.min_workers:
+        raise ConfigError(
+            "min_workers: a training set that is streamed is written for one number of workers; give that one alone,"
+            " or raise --shard-memory"
+        )
     try:
         if begin:
             start.write_start(path / run_directory.START, begin, vocab)
@@ -202,7 +202,7 @@ def run(
         "total": time.time() - started,
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
-    return _describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
+    return ending.describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
 
 
 def load_corpus(data: DataConfig) -> Corpus:
@@ -248,12 +248,13 @@ def _run_workers(
     on_event: Callable[[str], None] | None,
 ) -> Outcome:
     """Fit a TorchTrainer; what rank 0 returns. Raises TrainingError, or RunStopped where it returns nothing."""
-    storage, most = job.path / ".ray", job.config.run.max_failures
+    storage, run = job.path / ".ray", job.config.run
+    few, most = run.min_workers, run.max_failures
     trainer = make_trainer(
         function,
         {"job": job},
         chosen=job.accelerator,
-        num_workers=job.config.run.num_workers,
+        num_workers=(few, run.num_workers) if few else run.num_workers,
         claim=claim,
         storage=storage,
         callbacks=[*callbacks, Failures(job.path, most=most)],
@@ -262,71 +263,15 @@ def _run_workers(
         dataset_config=dataset.whole_dataset_config(),
     )
     try:
-        outcome: Outcome | None = attend.fit(trainer, job.path, on_epoch=on_epoch, on_event=on_event)
+        outcome: Outcome | None = attend.fit(
+            trainer,
+            job.path,
+            stoppable=function is worker.run and job.plan is None,
+            on_epoch=on_epoch,
+            on_event=on_event,
+        )
     except ray.train.TrainingFailedError as error:
         raise explain(error) from error
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     return outcome or attend.stopped(job.path)
-
-
-def _describe(job: Job, corpus: Corpus) -> Record:
-    """What ran, as result.json says it."""
-    config, training = job.config, job.config.training
-    return {
-        "name": f"{config.run.num_workers}p-{job.accelerator.name}",
-        "device": job.accelerator.name,
-        "backend": job.accelerator.backend,
-        "num_workers": config.run.num_workers,
-        "amp_opt_level": config.run.amp_opt_level,
-        "head": config.model.head,
-        "seed": training.seed,
-        "batch_size": training.batch_size,
-        "train_epochs": training.train_epochs,
-        "teacher": job.teaching.described if job.teaching else None,
-        "versions": {
-            "ray_bilstm": ray_bilstm.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "ray": ray.__version__,
-            "torch_npu": _version("torch_npu"),
-        },
-        "corpus": {
-            "path": corpus.path,
-            "embedded_sample": corpus.embedded_sample,
-            "scheme": corpus.scheme,
-            "sha256": corpus.sha256,
-            "sentences": {split: len(sentences) for split, sentences in corpus.splits.items()},
-        },
-        "warnings": list(corpus.warnings),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _finish(job: Job, result: Record, command: str) -> None:
-    """The report, and last the result."""
-    history, config = run_directory.read_history(job.path), job.config
-    page = report.render_report(result, history, config.to_dict(), command=_command(command, config))
-    checkpoint.write_file(job.path / run_directory.REPORT, page)
-    run_directory.close_run(job.path, result)
-
-
-_OF_ONE_START = ("output_dir", "overwrite", "resume", "stop_after", "distributed", "local_rank")
-
-
-def _command(command: str, config: Config) -> str:
-    """The command that repeats a run."""
-    settings = config.to_dict()
-    words = [command]
-    for flag in iter_flags():
-        value, name = settings[flag.section][flag.name], f"--{flag.name.replace('_', '-')}"
-        if flag.name in _OF_ONE_START or value == flag.default:
-            continue
-        words.append(name if flag.type is bool else f"{name} {shlex.quote(str(value))}")
-    return " ".join(words)

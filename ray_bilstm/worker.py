@@ -147,6 +147,7 @@ def run(settings: dict[str, Any]) -> Outcome | None:
     return Outcome(
         figures={
             **describe(model, precision),
+            "num_workers": collective.world_size(),
             "best_epoch": progress.best_epoch,
             "epochs_run": progress.epoch,
             **{split: scorer.scores(count) for split, count in counts.items()},

@@ -53,6 +53,8 @@ OUT_OF_RANGE = [
     ("device", "tpu"),
     ("num_workers", 0),
     ("local_rank", -1),
+    ("min_workers", 0),
+    ("min_workers", 2),
     ("max_failures", -1),
     ("stop_after", 0),
     ("amp_opt_level", "O3"),

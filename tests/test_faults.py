@@ -305,7 +305,8 @@ if what == "drain":
     print("draining", client.drain_node(leaving.node_id, reason, "taken back", deadline))
     time.sleep(9)
 cluster.remove_node(leaving, allow_graceful=False)
-cluster.add_node(num_cpus=1)
+if what != "shrink":
+    cluster.add_node(num_cpus=1)
 thread.join()
 ray.shutdown()
 cluster.shutdown()
@@ -341,3 +342,18 @@ def test_a_node_that_is_taken_away_gives_time_to_save(cluster, tmp_path) -> None
     assert_undisturbed(tmp_path / "run", expected)
     assert warned == "the node of worker 1 is to be taken away: saving as it goes"
     assert again.startswith("going on with 2 workers after epoch")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_elastic_run_goes_on_with_fewer_workers(two, tmp_path) -> None:
+    """Nobody replaces the node: the same problem goes on with one worker."""
+    *died, again = run_on_nodes(tmp_path / "run", "shrink", min_workers=1)
+    assert died
+    assert again.startswith("going on with 1 worker after epoch")
+    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["num_workers"] == 1
+    history, expected = timeless(tmp_path / "run"), timeless(two)
+    assert history[:2] == expected[:2]
+    for name in ("epoch", "steps", "learning_rate"):
+        assert [line[name] for line in history] == [line[name] for line in expected]
+    assert history[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=0.3)

@@ -18,7 +18,7 @@ LAYERS = [
     {"loop"},
     {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
-    {"predict", "attend", "card", "dataset", "saving", "stream", "backend", "figures"},
+    {"predict", "attend", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
     {"failures", "teacher", "worker", "launch", "search_directory"},
     {"train"},
     {"doctor", "pretrain", "trial"},

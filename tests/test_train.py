@@ -314,6 +314,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path) -> None:
     with pytest.raises(TrainingError, match=r"^the loss is not finite at epoch 1, step \d+: got .*learning-rate"):
         train(Config().with_fields(**fields))
     assert not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "events.jsonl").exists(), "it would not be finite again, so nothing is tried again"
 
 
 DYING = """
