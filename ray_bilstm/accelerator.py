@@ -188,6 +188,22 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize(device)
 
 
+def random_state(device: torch.device) -> torch.Tensor:
+    """Where the random numbers of this process stand, on the host and on `device`: bytes."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(getattr(torch, device.type).get_rng_state(device))
+    return torch.cat(states)
+
+
+def set_random_state(state: torch.Tensor, device: torch.device) -> None:
+    """Have them go on where `random_state` found them."""
+    host = len(torch.get_rng_state())
+    torch.set_rng_state(state[:host].clone())
+    if device.type != "cpu":
+        getattr(torch, device.type).set_rng_state(state[host:].clone(), device)
+
+
 def device_name(device: torch.device) -> str:
     """The name of the hardware, as the maker writes it."""
     if device.type != "cpu":

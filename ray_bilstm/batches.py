@@ -267,6 +267,9 @@ class TrainingSet:
         lengths: np.ndarray = self.lengths_N[start : start + self.starts.step]
         return lengths
 
+    def _window_seed(self, epoch: int, start: int) -> int:
+        return int(np.random.SeedSequence((self.seed, epoch, self.rank, start)).generate_state(1)[0])
+
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The part of this rank of each step; a step that leaves it nothing gives one padding row."""
         for start, shard in zip(self.starts, self.windows(), strict=True):
@@ -274,6 +277,8 @@ class TrainingSet:
             owners = deal(lengths, self.world_size)
             plan = plan_epoch(lengths, batch_size=self.batch_size, seed=self.seed, epoch=epoch, shapes=self.shapes)
             own = [start + step.rows[owners[step.rows] == self.rank] for step in plan]
+            if start:  # so that a resumed epoch draws the same without the steps before
+                torch.manual_seed(self._window_seed(epoch, start))
             shard = (self.augment(shard) if self.augment else shard).drop_tokens(self.token_dropout)
             index_SB = shard.plan(own, self.most_rows)
             self.most_rows = index_SB.shape[1]

@@ -31,7 +31,7 @@ def add_train_arguments(parser: argparse.ArgumentParser, *, without: Sequence[st
             groups[flag.section].add_argument(
                 name,
                 dest=flag.name,
-                type=flag.type,
+                type=_workers if flag.name == "num_workers" else flag.type,
                 choices=flag.choices,
                 default=argparse.SUPPRESS,
                 metavar=None if flag.choices else flag.type.__name__.upper(),
@@ -42,15 +42,24 @@ def add_train_arguments(parser: argparse.ArgumentParser, *, without: Sequence[st
 def train_command(options: argparse.Namespace, **defaults: Any) -> int:
     """Train, select on dev, score on test.
 
-    Writes a run directory with the model, the history, a report and result.json.
+    Writes a run directory with the model, the history, a report and result.json. Ctrl-C and SIGTERM save what was done
+    and stop; the same command with --resume and the --output-dir goes on, to the same figures. Exit codes: 0 with a
+    result.json, 75 stopped by --stop-after, 130 by Ctrl-C, 143 by SIGTERM.
     """
     config = config_of(options, **defaults)
-    from ray_bilstm.run_directory import RESULT, is_finished
+    from ray_bilstm.run_directory import RESULT, RunStopped, is_finished
     from ray_bilstm.train import train
 
-    if config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser()):
+    finished = config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser())
+    try:
+        result, path = train(
+            config, on_start=print_start, on_coverage=print_coverage, on_epoch=_print_epoch, on_event=_print_event
+        )
+    except RunStopped as stopped:
+        print(stopped)
+        return stopped.code
+    if finished:
         print(f"{config.run.output_dir} holds a finished run: nothing to resume, nothing changed")
-    result, path = train(config, on_start=print_start, on_coverage=print_coverage, on_epoch=_print_epoch)
     print()
     for line in result_table([result]):
         print(line)
@@ -64,7 +73,18 @@ def train_command(options: argparse.Namespace, **defaults: Any) -> int:
 def config_of(options: argparse.Namespace, **defaults: Any) -> Config:
     names = {flag.name for flag in iter_flags()}
     given = {name: value for name, value in vars(options).items() if name in names}
+    if isinstance(given.get("num_workers"), tuple):
+        given["min_workers"], given["num_workers"] = given["num_workers"]
     return Config().with_fields(**{**defaults, **given})
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    """`8`, or `2..8` for --min-workers 2 --num-workers 8."""
+    few, dots, many = text.partition("..")
+    try:
+        return (int(few), int(many)) if dots else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number, or a range such as 2..8") from None
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -132,6 +152,10 @@ def _print_epoch(record: dict[str, Any]) -> None:
         f"  {record['sentences_per_second']:,.0f} sentences/s{'  best' if record['best'] else ''}",
         flush=True,
     )
+
+
+def _print_event(text: str) -> None:
+    print(text, flush=True)
 
 
 def result_table(results: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -57,6 +57,20 @@ def plan_claim(accelerator: Accelerator, num_workers: int, nodes: Sequence[Resou
     return Claim({accelerator.resource: 1, "CPU": _floor(min(1.0, per_device))}, max(1, int(per_device) - 1))
 
 
+def plan_elastic_claim(accelerator: Accelerator, few: int, many: int, nodes: Sequence[Resources]) -> Claim:
+    """The claim of each of `few` to `many` workers, that of `many` where they fit: it stays when nodes come and go.
+
+    Whole cores: Ray Train counts those. Raises ClusterError, with the arithmetic, where not even `few` fit.
+    """
+    if accelerator.name != "cpu":
+        room = count_accelerators(accelerator, nodes)
+        return plan_claim(accelerator, max(few, min(many, room)), nodes)
+    cores = [node.get("CPU", 0.0) for node in nodes]
+    if _fit(cores, 1.0) < few:
+        raise ClusterError(_refusal(few, "1 CPU", cores, "CPU", _fit(cores, 1.0)))
+    return Claim({"CPU": 1.0}, 1)
+
+
 def plan_trials(
     accelerator: Accelerator, num_workers: int, nodes: Sequence[Resources], *, most: int, asked: int | None = None
 ) -> tuple[int, Claim]:

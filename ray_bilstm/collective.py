@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -81,6 +82,21 @@ def barrier() -> None:
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of `values`, which are in host memory, over all ranks, on each of them."""
     return _reduce(values, dist.ReduceOp.SUM, _host_group)
+
+
+def stack_over_ranks(values: Tensor) -> Tensor:
+    """The `values` of every rank, equally many, which are in host memory: a row a rank, on each of them."""
+    rows = values.new_zeros((world_size(), *values.shape))
+    rows[rank()] = values
+    return sum_over_ranks(rows)
+
+
+def share_from_first(value: Any) -> Any:
+    """What rank 0 has, on each rank."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0, group=_host_group)
+    return values[0]
 
 
 def max_over_ranks(value: Tensor) -> Tensor:

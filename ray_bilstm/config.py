@@ -139,6 +139,8 @@ class RunConfig:
     """what each worker claims; auto: the first of npu, cuda, cpu that the cluster has"""
     num_workers: int = 1
     """Ray Train workers"""
+    min_workers: int | None = None
+    """as few workers as the run goes on with when nodes go, and grows from when nodes come; default: --num-workers"""
     distributed: bool = False
     """one worker per accelerator of the cluster (overrides --num-workers)"""
     local_rank: int | None = None
@@ -149,16 +151,26 @@ class RunConfig:
     """half precision of O1 and O2; auto: what the device does well"""
     lstm_dtype: Literal["auto", "float32", "half"] = "auto"
     """precision of the LSTM at O1 and O2; half: that of --amp-dtype; auto: float32 on npu, half elsewhere"""
+    max_failures: int = 3
+    """how often workers that were killed, or whose node is gone, are started again, from the last saved state"""
     output_dir: str | None = None
     """run directory; default: runs/NAME-TIMESTAMP"""
     overwrite: bool = False
     """replace a finished run in --output-dir"""
     resume: bool = False
-    """go on with the run in --output-dir"""
+    """go on with the run in --output-dir, if there is one"""
+    stop_after: int | None = None
+    """stop once so many epochs are done, as Ctrl-C does, for --resume to go on"""
 
     def __post_init__(self) -> None:
         _require_choices(self)
         _require(self, "num_workers", self.num_workers >= 1, "1 or more")
+        _require(self, "stop_after", self.stop_after is None or self.stop_after >= 1, "1 or more")
+        few = self.min_workers is None or 1 <= self.min_workers <= self.num_workers
+        _require(self, "min_workers", few, f"1 to {self.num_workers}, the --num-workers")
+        if self.min_workers is not None and (self.distributed or self.local_rank is not None):
+            raise ConfigError("min_workers excludes distributed and local_rank, which fix the number of workers")
+        _require(self, "max_failures", self.max_failures >= 0, "0 or more")
         _require(self, "local_rank", self.local_rank is None or self.local_rank >= 0, "0 or more")
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume exclude each other: choose one")

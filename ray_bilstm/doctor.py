@@ -25,7 +25,8 @@ from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config, ModelConfig
-from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
+from ray_bilstm.failures import explain
+from ray_bilstm.launch import connect, fit_to_cluster, make_trainer
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision

@@ -20,7 +20,6 @@ from ray_bilstm import accelerator, cluster
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import CollectiveConfig
 from ray_bilstm.config import Config
-from ray_bilstm.loop import TrainingError
 
 
 def connect(config: Config) -> None:
@@ -84,6 +83,9 @@ def fit_to_cluster(config: Config) -> tuple[Accelerator, cluster.Claim, Config]:
         num_workers=num_workers,
         amp_opt_level=chosen.default_level if level == "auto" else level,
     )
+    few = config.run.min_workers
+    if few is not None:
+        return chosen, cluster.plan_elastic_claim(chosen, few, num_workers, nodes), config
     return chosen, cluster.plan_claim(chosen, num_workers, nodes), config
 
 
@@ -92,13 +94,15 @@ def make_trainer(
     settings: dict[str, Any],
     *,
     chosen: Accelerator,
-    num_workers: int,
+    num_workers: int | tuple[int, int],
     claim: cluster.Claim,
     storage: Path,
     callbacks: Sequence[ray.train.UserCallback] = (),
+    max_failures: int = 0,
     **datasets: Any,
 ) -> ray.train.torch.TorchTrainer:
-    """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend."""
+    """A TorchTrainer that runs `function(settings)` on workers that have joined through our own backend: a fixed number
+    of them, or from the least to the most of a pair, as nodes come and go."""
     return ray.train.torch.TorchTrainer(
         function,
         train_loop_config=settings,
@@ -112,24 +116,7 @@ def make_trainer(
             callbacks=list(callbacks),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             # By default Ray starts workers that cannot start (a package missing on their node, say) again for ever.
-            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            failure_config=ray.train.FailureConfig(max_failures=max_failures, controller_failure_limit=max_failures),
         ),
         **datasets,
     )
-
-
-def explain(error: ray.train.TrainingFailedError) -> TrainingError:
-    """One sentence for what happened on a worker: its exception, or the last line of a traceback."""
-    failure = next(iter(getattr(error, "worker_failures", {}).values()), error)
-    failure = getattr(failure, "controller_failure", failure)  # while the ranks were joining
-    if type(failure).__name__ == "WorkerGroupStartupFailedError":
-        return TrainingError(
-            "a worker died while the ranks were joining: killed, or out of memory. Ray's logs (by default under"
-            " /tmp/ray/session_latest/logs) say more"
-        )
-    failure = getattr(failure, "cause", failure)
-    line = str(failure).strip().split("\n")[-1]
-    if type(failure).__module__.startswith("ray_bilstm."):
-        return TrainingError(line)
-    name, _, message = line.partition(": ")
-    return TrainingError(message if name.startswith("ray_bilstm.") else f"a worker failed: {line}")

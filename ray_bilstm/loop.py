@@ -2,13 +2,14 @@
 
 `fit` is the story: an epoch of steps, a score on dev, a record, and again. With torch.distributed initialised, every
 rank runs it on its own shard: gradients are averaged, counts are added, and all ranks take the same decisions. Random
-numbers of an epoch are drawn from (seed, epoch, rank), so that a resumed run repeats what an uninterrupted one would
-have done.
+numbers of an epoch are drawn from (seed, epoch, rank), and an epoch that is left in the middle keeps where they stand,
+so that a resumed run repeats what an uninterrupted one would have done.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import time
 from collections.abc import Callable
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_bilstm.accelerator import ACCELERATORS, synchronize
+from ray_bilstm.accelerator import ACCELERATORS, random_state, set_random_state, synchronize
 from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
-from ray_bilstm.collective import copy_from_first, rank, sum_over_ranks, world_size
+from ray_bilstm.collective import copy_from_first, rank, stack_over_ranks, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
 from ray_bilstm.ensemble import Ensemble
 from ray_bilstm.metrics import Counts, Scorer
@@ -41,6 +42,19 @@ class TrainingError(RuntimeError):
     """Training cannot go on."""
 
 
+class Stopped(Exception):
+    """Training was asked to stop, and what it has done is saved."""
+
+
+class Wish(enum.IntEnum):
+    """What is asked of a run when it looks at its losses."""
+
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2
+    """save, and stop"""
+
+
 @dataclasses.dataclass(kw_only=True)
 class Progress:
     """Where a run stands: all that a later process needs to go on with it."""
@@ -56,6 +70,20 @@ class Progress:
     """the optimiser's state, as `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`"""
     loss_scale: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """`scale` and `good_steps` of a dynamic loss scale; empty without one"""
+    history: list[Record] = dataclasses.field(default_factory=list)
+    """the lines of the epochs done"""
+    begun: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    """of an epoch that was left in the middle, what its steps so far gave: `losses` (means over ranks), `norms`,
+    `seconds` (all, and those measured) and `random`, where the random numbers of each rank stand; else empty"""
+
+    @property
+    def steps(self) -> int:
+        """steps done of the epoch that comes next"""
+        return len(self.begun.get("losses", ()))
+
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return f"after epoch {self.epoch}" + (f" and {self.steps} steps of the next" if self.steps else "")
 
 
 def fit(
@@ -68,9 +96,13 @@ def fit(
     precision: Precision,
     progress: Progress,
     on_epoch: Callable[[Record, Progress], None],
+    watch: Callable[[], Wish] = lambda: Wish.GO_ON,
+    on_save: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
     """Train up to `config.train_epochs` epochs, from where `progress` stands. `on_epoch` is called on every rank with
-    the epoch's line of the history. Raises TrainingError when a loss is not finite."""
+    the epoch's line of the history. `watch` says the same on all ranks, before each epoch and every CHECK_EVERY steps;
+    `on_save` is called on every rank where it wants an epoch saved in the middle. Raises TrainingError when a loss is
+    not finite, and Stopped when `watch` says so."""
     copy_from_first([weight.detach() for weight in model.parameters()])
     precision.prepare(model)
     if progress.weights:
@@ -82,38 +114,74 @@ def fit(
         precision.loss_scale.load_state_dict(progress.loss_scale)
     step.prepare(train)
 
+    def keep_state() -> None:
+        progress.weights = precision.state_dict()
+        progress.moments = _moments(step.optimizer, names)
+        progress.loss_scale = precision.loss_scale.state_dict() if precision.loss_scale else {}
+
+    def on_look(begun: Callable[[], dict[str, Tensor]]) -> None:
+        wish = watch()
+        if wish is not Wish.GO_ON:
+            progress.begun = begun()
+            keep_state()
+            on_save(progress)
+        if wish is Wish.STOP:
+            raise Stopped
+
     while progress.epoch < config.train_epochs and not _out_of_patience(progress, config):
-        epoch = progress.epoch + 1
+        if watch() is Wish.STOP:
+            raise Stopped
+        epoch, begun = progress.epoch + 1, progress.begun
         torch.manual_seed(epoch_seed(config.seed, epoch, rank()))
-        record = train_epoch(step, train, epoch=epoch)
+        record = train_epoch(step, train, epoch=epoch, begun=begun, on_look=on_look)
         started = time.perf_counter()
         scores = scorer.scores(evaluate(model, dev, scorer, precision=precision))
         record["seconds"]["evaluation"] = time.perf_counter() - started
 
         f1 = scores["entity"]["f1"]
-        progress.epoch = epoch
-        progress.weights = precision.state_dict()
-        progress.moments = _moments(step.optimizer, names)
-        progress.loss_scale = precision.loss_scale.state_dict() if precision.loss_scale else {}
+        progress.epoch, progress.begun = epoch, {}
+        keep_state()
         record["best"] = f1 > progress.best_f1
         if record["best"]:
             progress.best_epoch, progress.best_f1, progress.best_weights = epoch, f1, progress.weights
         record["dev"] = {"entity": scores["entity"], "token": scores["token"]}
+        progress.history.append(record)
         on_epoch(record, progress)
     return progress
 
 
-def train_epoch(step: Step, train: TrainingSet, *, epoch: int) -> Record:
-    """One pass over the training sentences; the losses, the learning rate and the throughput of it."""
+def train_epoch(
+    step: Step,
+    train: TrainingSet,
+    *,
+    epoch: int,
+    begun: dict[str, Tensor] | None = None,
+    on_look: Callable[[Callable[[], dict[str, Tensor]]], None] | None = None,
+) -> Record:
+    """One pass over the training sentences; the losses, the learning rate and the throughput of it. An epoch that was
+    `begun` goes on; at each look at the losses but the last, `on_look` gets what tells where it stands."""
     step.model.train()
-    device, world = step.precision.device, world_size()
+    device = step.precision.device
     skipped = min(WARMUP_STEPS, len(train) // 2) if epoch == 1 else 0
-    losses: list[Tensor] = []
-    norms: list[Tensor] = []
-    sizes: list[int] = []
+    before = begun or {"losses": torch.empty(0), "norms": torch.empty(0), "seconds": torch.zeros(2)}
+    losses, norms = (list(before[name].to(device)) for name in ("losses", "norms"))
+    batches = train.batches(epoch)
+    sizes = [next(batches).sentences for _ in losses]
+    if begun:
+        _resume_random(begun["random"], device, seed=(step.config.seed, epoch, rank(), len(losses)))
     synchronize(device)
-    started = measured_from = time.perf_counter()
-    for batch in train.batches(epoch):
+    started, measured_from = (time.perf_counter() - seconds for seconds in before["seconds"].tolist())
+
+    def tell() -> dict[str, Tensor]:
+        now = time.perf_counter()
+        return {
+            "losses": _mean_losses(before["losses"], losses),
+            "norms": torch.stack(norms).cpu(),
+            "seconds": torch.tensor([now - started, now - measured_from], dtype=torch.float64),
+            "random": stack_over_ranks(random_state(device)),
+        }
+
+    for batch in batches:
         if len(losses) == skipped and skipped:
             synchronize(device)
             measured_from = time.perf_counter()
@@ -125,12 +193,14 @@ def train_epoch(step: Step, train: TrainingSet, *, epoch: int) -> Record:
         sizes.append(batch.sentences)
         if len(losses) % CHECK_EVERY == 0:
             _check(losses, norms, CHECK_EVERY, epoch, step.precision)
+            if on_look and len(losses) < len(train):
+                on_look(tell)
     synchronize(device)
     ended = time.perf_counter()
     if len(losses) % CHECK_EVERY:
         _check(losses, norms, len(losses) % CHECK_EVERY, epoch, step.precision)
 
-    mean_losses, weights = sum_over_ranks(torch.stack(losses).cpu()) / world, torch.tensor(sizes)
+    mean_losses, weights = _mean_losses(before["losses"], losses), torch.tensor(sizes)
     counted, norm = mean_losses.isfinite(), torch.stack(norms).cpu()
     taken = norm[norm.isfinite()]
     return {
@@ -191,6 +261,19 @@ def _check(losses: list[Tensor], norms: list[Tensor], count: int, epoch: int, pr
         place = len(losses) - count + finite.tolist().index(False)
         what, got = ("loss", losses[place]) if not torch.isfinite(losses[place]) else ("gradient", norms[place])
         raise TrainingError(f"the {what} is not finite at epoch {epoch}, step {place + 1}: got {float(got)}. {advice}")
+
+
+def _mean_losses(before: Tensor, losses: list[Tensor]) -> Tensor:
+    """The mean over ranks of each step's loss, of which the first are known already: (S,), on the cpu."""
+    return torch.cat([before, sum_over_ranks(torch.stack(losses[len(before) :]).cpu()) / world_size()])
+
+
+def _resume_random(states: Tensor, device: torch.device, *, seed: tuple[int, ...]) -> None:
+    """Random numbers go on where they stood; on another number of ranks, from `seed`."""
+    if len(states) == world_size():
+        set_random_state(states[rank()], device)
+    else:
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
 def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:

@@ -2,6 +2,7 @@
 
 config.json    every setting in force
 history.jsonl  one line an epoch
+events.jsonl   what interrupted the run, and how it went on; none in most runs
 best/ last/    model directories (`checkpoint.py`)
 report.html    the run on one page
 trace/         what the profiler saw, of a throughput run that was asked for it
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ray_bilstm.checkpoint import STATE, VOCAB, write_file
+from ray_bilstm.checkpoint import VOCAB, has_state, write_file
 from ray_bilstm.config import Config
 from ray_bilstm.vocab import Vocab
 
@@ -36,12 +37,24 @@ STREAM = ".train.parquet"
 """The training set while a run streams it."""
 START = ".start.safetensors"
 """What the model starts from, for rank 0."""
+EVENTS = "events.jsonl"
+STOP = ".stop"
+"""While it is there, the run is asked to stop."""
 REPLACED = ".replaced"
 """Where --overwrite keeps the earlier run until the new one has ended well."""
 
 
 class RunError(RuntimeError):
     """A run directory that must not be written, or cannot be resumed."""
+
+
+class RunStopped(Exception):
+    """A run that was asked to stop: all it did is saved."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        """`code`: what a command exits with."""
+        super().__init__(message)
+        self.code = code
 
 
 def choose_path(output_dir: str | None, name: str) -> Path:
@@ -74,6 +87,7 @@ def open_run(path: Path, config: Config) -> None:
         if config.run.overwrite and _parts(path):
             _set_aside(path)
         write_file(path / CONFIG, config.to_json())
+        (path / STOP).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -94,9 +108,15 @@ def _check_same(path: Path, config: Config) -> None:
         pairs.append(("teacher", before["data"].get("teacher"), config.data.teacher))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path / CONFIG}: not the settings of a run: {error!r}") from error
-    changed = [f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new]
+    changed = {name: f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new}
     if changed:
-        raise RunError(f"{path}: cannot resume with other settings: {'; '.join(changed)}")
+        why = ""
+        if "train_epochs" in changed:
+            why = (
+                ". The learning rate's schedule spans all epochs and cannot be lengthened: start a run of as many"
+                " as you want, and take it in parts with --stop-after"
+            )
+        raise RunError(f"{path}: cannot resume with other settings: {'; '.join(changed.values())}{why}")
 
 
 def check_same_vocab(path: Path, vocab: Vocab) -> None:
@@ -116,13 +136,13 @@ def check_same_vocab(path: Path, vocab: Vocab) -> None:
 def _set_aside(path: Path) -> None:
     aside = path / REPLACED
     if aside.exists():  # an earlier replacement failed: what it set aside is the run that ended well
-        for name in (RESULT, HISTORY, CONFIG, REPORT):
+        for name in (RESULT, HISTORY, EVENTS, CONFIG, REPORT):
             (path / name).unlink(missing_ok=True)
         for name in (BEST, LAST):
             shutil.rmtree(path / name, ignore_errors=True)
         return
     aside.mkdir()
-    for name in (RESULT, HISTORY, CONFIG, REPORT, BEST, LAST):
+    for name in (RESULT, HISTORY, EVENTS, CONFIG, REPORT, BEST, LAST):
         with contextlib.suppress(FileNotFoundError):
             os.replace(path / name, aside / name)
 
@@ -132,7 +152,33 @@ def is_finished(path: Path) -> bool:
 
 
 def can_resume(path: Path) -> bool:
-    return (path / LAST / STATE).is_file()
+    return has_state(path / LAST)
+
+
+def ask_to_stop(path: Path) -> None:
+    """Have the workers of the run at `path` save what they have done and stop."""
+    with contextlib.suppress(OSError):
+        (path / STOP).touch()
+
+
+def is_asked_to_stop(path: Path) -> bool:
+    return (path / STOP).exists()
+
+
+def write_event(path: Path, text: str) -> None:
+    """Note what has happened to the run, for a person. A disk that takes nothing more must not end the run here."""
+    line = json.dumps({"time": round(time.time(), 3), "text": text}, ensure_ascii=False) + "\n"
+    with contextlib.suppress(OSError):
+        handle = os.open(path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line.encode("utf-8"))
+        finally:
+            os.close(handle)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of the events."""
+    return _read_lines(path / EVENTS)
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -158,7 +204,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The whole lines of the history; a line that was being written is left out."""
-    file = path / HISTORY
+    return _read_lines(path / HISTORY)
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").split("\n")[:-1]
@@ -169,13 +218,15 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     write_file(path / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def follow_history(path: Path, *, stop: Callable[[], bool], start: int = 0) -> Iterator[dict[str, Any]]:
-    """Records from the `start`-th on as they are written, until `stop()` is true and all are given."""
+def follow(path: Path, *, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Events, and records of the history, that are written from now on, until `stop()` is true and all are given."""
+    files = {path / name: len(_read_lines(path / name)) for name in (EVENTS, HISTORY)}
     while True:
         ending = stop()
-        history = read_history(path)
-        yield from history[start:]
-        start = max(start, len(history))
+        for file, known in files.items():
+            lines = _read_lines(file)
+            yield from lines[known:]
+            files[file] = max(known, len(lines))
         if ending:
             return
         time.sleep(0.1)

@@ -33,7 +33,7 @@ def plan_window(lengths_N: np.ndarray, config: Config) -> int | None:
     """Sentences of a window, whole batches of them: two windows take --shard-memory MiB, for any number of ranks, so
     that steps do not depend on it. None where the part of a rank fits."""
     tokens = config.data.shard_memory * 2**20 / BYTES_PER_TOKEN
-    if lengths_N.sum() / config.run.num_workers <= tokens:
+    if lengths_N.sum() / (config.run.min_workers or config.run.num_workers) <= tokens:
         return None
     batch_size = config.training.batch_size
     return max(1, int(tokens / 2 / lengths_N.mean() / batch_size)) * batch_size

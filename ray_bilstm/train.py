@@ -7,26 +7,34 @@ claim, starts the trainer, passes on the history as it grows, and writes the res
 from __future__ import annotations
 
 import dataclasses
-import platform
-import shlex
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import ray.train
-import torch
 
-import ray_bilstm
-from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, start, stream, teacher, worker
-from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
+from ray_bilstm import (
+    attend,
+    card,
+    checkpoint,
+    cluster,
+    dataset,
+    ending,
+    perf,
+    run_directory,
+    start,
+    stream,
+    teacher,
+    worker,
+)
+from ray_bilstm.config import Config, ConfigError, DataConfig
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
-from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
+from ray_bilstm.failures import Failures, explain
+from ray_bilstm.launch import connect, fit_to_cluster, make_trainer
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.start import Start
 from ray_bilstm.vocab import Vocab
@@ -57,11 +65,13 @@ def train(
     on_start: Callable[[Corpus], None] | None = None,
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    on_event: Callable[[str], None] | None = None,
 ) -> tuple[Record, Path]:
     """Train, select on dev, score on test. Returns the content of result.json and the run directory.
 
     `on_start` gets the corpus before training, `on_coverage` what knowledge from outside covers of it, where some was
-    asked for, `on_epoch` each line of the history, all in the calling process.
+    asked for, `on_epoch` each line of the history, `on_event` what interrupts the run and how it goes on, all in the
+    calling thread. Ctrl-C and SIGTERM, and `--stop-after`, save all that was done and raise RunStopped.
     A run of a search gets what it has in `shared` with others, and `callbacks` that run beside Ray Train's controller.
     Raises CorpusError, ConfigError, ClusterError, AcceleratorError, RunError, TrainingError, EmbeddingsError or
     CheckpointError, with a sentence each.
@@ -70,6 +80,7 @@ def train(
     if config.run.output_dir is not None and config.run.resume:
         given = run_directory.choose_path(config.run.output_dir, "")
         if run_directory.is_finished(given):
+            run_directory.check_free(given, config)
             return run_directory.read_result(given), given
     result, job = run(
         worker.run,
@@ -80,11 +91,18 @@ def train(
         on_start=on_start,
         on_coverage=on_coverage,
         on_epoch=on_epoch,
+        on_event=on_event,
     )
+    result["events"] = run_directory.read_events(job.path)
     text = card.render_card(result, job.config.to_dict())
-    for model in (run_directory.BEST, run_directory.LAST):
-        checkpoint.write_file(job.path / model / checkpoint.CARD, text)
-    _finish(job, result, "python -m ray_bilstm train")
+    try:
+        for model in (run_directory.BEST, run_directory.LAST):
+            checkpoint.write_file(job.path / model / checkpoint.CARD, text)
+        ending.finish(job, result, "python -m ray_bilstm train")
+    except OSError as error:
+        raise run_directory.RunError(
+            f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
+        ) from error
     return result, job.path
 
 
@@ -99,12 +117,12 @@ def measure(
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
     result, job = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
-    _finish(job, result, "python jobs/perf_1p.py")
+    ending.finish(job, result, "python jobs/perf_1p.py")
     return result, job.path
 
 
 def run(
-    function: Callable[[dict[str, Any]], Outcome],
+    function: Callable[[dict[str, Any]], Outcome | None],
     config: Config,
     started: float,
     *,
@@ -116,6 +134,7 @@ def run(
     on_start: Callable[[Corpus], None] | None = None,
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    on_event: Callable[[str], None] | None = None,
 ) -> tuple[Record, Job]:
     """Read, connect, encode, run `function` on the workers: the content of result.json, and what they were told.
 
@@ -158,6 +177,11 @@ def run(
         plan=plan,
         teaching=shared.teaching if shared else ask_teacher(config, vocab, corpus.train, lengths["train"]),
     )
+    if job.window and config.run.min_workers:
+        raise ConfigError(
+            "min_workers: a training set that is streamed is written for one number of workers; give that one alone,"
+            " or raise --shard-memory"
+        )
     try:
         if begin:
             start.write_start(path / run_directory.START, begin, vocab)
@@ -165,9 +189,9 @@ def run(
             _write_stream(job, corpus.train, scored, job.window)
         datasets = shared.datasets if shared else encode(corpus, scored, without_train=bool(job.window))
         encoded = time.time()
-        outcome = _run_workers(function, job, claim, datasets, callbacks, on_epoch)
+        outcome = _run_workers(function, job, claim, datasets, callbacks, on_epoch, on_event)
     finally:
-        for name in (run_directory.STREAM, run_directory.START):
+        for name in (run_directory.STREAM, run_directory.START, run_directory.STOP):
             (path / name).unlink(missing_ok=True)
 
     seconds = {
@@ -178,7 +202,7 @@ def run(
         "total": time.time() - started,
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
-    return _describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
+    return ending.describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
 
 
 def load_corpus(data: DataConfig) -> Corpus:
@@ -215,101 +239,39 @@ def _write_stream(job: Job, sentences: Sequence[Sentence], vocab: Vocab, window:
 
 
 def _run_workers(
-    function: Callable[[dict[str, Any]], Outcome],
+    function: Callable[[dict[str, Any]], Outcome | None],
     job: Job,
     claim: cluster.Claim,
     datasets: dict[str, ray.data.Dataset],
     callbacks: Sequence[ray.train.UserCallback],
     on_epoch: Callable[[Record], None] | None,
+    on_event: Callable[[str], None] | None,
 ) -> Outcome:
-    """Fit a TorchTrainer; what rank 0 returns."""
-    storage = job.path / ".ray"
+    """Fit a TorchTrainer; what rank 0 returns. Raises TrainingError, or RunStopped where it returns nothing."""
+    storage, run = job.path / ".ray", job.config.run
+    few, most = run.min_workers, run.max_failures
     trainer = make_trainer(
         function,
         {"job": job},
         chosen=job.accelerator,
-        num_workers=job.config.run.num_workers,
+        num_workers=(few, run.num_workers) if few else run.num_workers,
         claim=claim,
         storage=storage,
-        callbacks=callbacks,
+        callbacks=[*callbacks, Failures(job.path, most=most)],
+        max_failures=most,
         datasets=datasets,
         dataset_config=dataset.whole_dataset_config(),
     )
-    ended = threading.Event()
-
-    def follow() -> None:
-        first = len(run_directory.read_history(job.path))
-        for record in run_directory.follow_history(job.path, stop=ended.is_set, start=first):
-            if on_epoch:
-                on_epoch(record)
-
-    follower = threading.Thread(target=follow, name="history", daemon=True)
-    follower.start()
     try:
-        outcome: Outcome = trainer.fit().return_value
-        return outcome
+        outcome: Outcome | None = attend.fit(
+            trainer,
+            job.path,
+            stoppable=function is worker.run and job.plan is None,
+            on_epoch=on_epoch,
+            on_event=on_event,
+        )
     except ray.train.TrainingFailedError as error:
         raise explain(error) from error
     finally:
-        ended.set()
-        follower.join()
         shutil.rmtree(storage, ignore_errors=True)
-
-
-def _describe(job: Job, corpus: Corpus) -> Record:
-    """What ran, as result.json says it."""
-    config, training = job.config, job.config.training
-    return {
-        "name": f"{config.run.num_workers}p-{job.accelerator.name}",
-        "device": job.accelerator.name,
-        "backend": job.accelerator.backend,
-        "num_workers": config.run.num_workers,
-        "amp_opt_level": config.run.amp_opt_level,
-        "head": config.model.head,
-        "seed": training.seed,
-        "batch_size": training.batch_size,
-        "train_epochs": training.train_epochs,
-        "teacher": job.teaching.described if job.teaching else None,
-        "versions": {
-            "ray_bilstm": ray_bilstm.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "ray": ray.__version__,
-            "torch_npu": _version("torch_npu"),
-        },
-        "corpus": {
-            "path": corpus.path,
-            "embedded_sample": corpus.embedded_sample,
-            "scheme": corpus.scheme,
-            "sha256": corpus.sha256,
-            "sentences": {split: len(sentences) for split, sentences in corpus.splits.items()},
-        },
-        "warnings": list(corpus.warnings),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _finish(job: Job, result: Record, command: str) -> None:
-    """The report, and last the result."""
-    history, config = run_directory.read_history(job.path), job.config
-    page = report.render_report(result, history, config.to_dict(), command=_command(command, config))
-    checkpoint.write_file(job.path / run_directory.REPORT, page)
-    run_directory.close_run(job.path, result)
-
-
-def _command(command: str, config: Config) -> str:
-    """The command that repeats a run."""
-    settings = config.to_dict()
-    words = [command]
-    for flag in iter_flags():
-        value, name = settings[flag.section][flag.name], f"--{flag.name.replace('_', '-')}"
-        if flag.name in ("output_dir", "overwrite", "resume", "distributed", "local_rank") or value == flag.default:
-            continue
-        words.append(name if flag.type is bool else f"{name} {shlex.quote(str(value))}")
-    return " ".join(words)
+    return outcome or attend.stopped(job.path)

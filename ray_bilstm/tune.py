@@ -91,6 +91,8 @@ def _check(config: Config, plan: Plan) -> None:
     """Raises ConfigError for what a search cannot do."""
     if config.run.overwrite:
         raise ConfigError("overwrite is True: a search replaces none; choose another --output-dir, or pass --resume")
+    if config.run.min_workers is not None:
+        raise ConfigError("min_workers: the workers of a search are planned beforehand; give --num-workers alone")
     if plan.scheduler == "asha" and plan.grace_epochs >= _most_epochs(config, plan):
         raise ConfigError(
             f"grace_epochs is {plan.grace_epochs}: expected less than the {_most_epochs(config, plan)} train_epochs"

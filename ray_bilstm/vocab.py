@@ -158,7 +158,7 @@ class Vocab:
             fields = json.loads(text)
             values: dict[str, Any] = {name: v if name == "scheme" else tuple(v) for name, v in fields.items()}
             vocab = cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise VocabError(f"not a vocabulary: {error}") from None
         named = (vocab.scheme, *vocab.chars, *vocab.bigrams, *vocab.tags, *vocab.outside_chars, *vocab.outside_bigrams)
         if vocab.scheme not in list(SCHEMES) or not all(isinstance(name, str) for name in named):

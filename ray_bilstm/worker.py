@@ -1,7 +1,8 @@
 """One rank of a run, in a process that Ray Train started.
 
 It pulls its shard, runs `loop.fit` and scores the best model, or in a throughput run `perf.measure`. Rank 0 writes the
-run directory: the history and both model directories after every epoch.
+run directory: the history and both model directories after every epoch. A worker that Ray starts after a failure goes
+on from there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import ray.util
 import torch
 from torch import nn
 
-from ray_bilstm import accelerator, checkpoint, collective, dataset, loop, perf, run_directory, start, stream
+from ray_bilstm import accelerator, collective, dataset, loop, perf, run_directory, saving, start, stream
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
@@ -30,6 +31,7 @@ from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.vocab import Vocab
+from ray_bilstm.watch import Watch
 
 Record = dict[str, Any]
 
@@ -80,8 +82,8 @@ class Outcome:
     evaluation_seconds: float
 
 
-def run(settings: dict[str, Any]) -> Outcome:
-    """The training function of the TorchTrainer; `settings` holds a Job."""
+def run(settings: dict[str, Any]) -> Outcome | None:
+    """The training function of the TorchTrainer; `settings` holds a Job. None where the run was asked to stop."""
     entered = time.time()
     job: Job = settings["job"]
     precision, training, shards = enter(job)
@@ -107,16 +109,15 @@ def run(settings: dict[str, Any]) -> Outcome:
             evaluation_seconds=0.0,
         )
     scorer = Scorer(job.tags, job.vocab.scheme)
-    progress = loop.Progress()
-    if job.config.run.resume and run_directory.can_resume(job.path):
-        progress = checkpoint.read_state(job.path / run_directory.LAST)
-    history = run_directory.read_history(job.path)[: progress.epoch]
+    progress = saving.take_up(job.path, config=job.config, vocab=job.vocab)
     data_seconds = time.time() - entered
 
-    def on_epoch(record: Record, progress: loop.Progress) -> None:
-        history.append(record)
+    def on_save(progress: loop.Progress) -> None:
         if collective.rank() == 0:
-            _write_epoch(job, history, progress)
+            saving.save(job.path, progress, config=job.config, vocab=job.vocab)
+
+    def on_epoch(record: Record, progress: loop.Progress) -> None:
+        on_save(progress)
         ray.train.report(
             {
                 "epoch": record["epoch"],
@@ -125,22 +126,28 @@ def run(settings: dict[str, Any]) -> Outcome:
             }
         )
 
-    progress = loop.fit(
-        model,
-        train=training,
-        dev=shards["dev"],
-        scorer=scorer,
-        config=job.config.training,
-        precision=precision,
-        progress=progress,
-        on_epoch=on_epoch,
-    )
-    started = time.time()
+    try:
+        loop.fit(
+            model,
+            train=training,
+            dev=shards["dev"],
+            scorer=scorer,
+            config=job.config.training,
+            precision=precision,
+            progress=progress,
+            on_epoch=on_epoch,
+            watch=_watch(job, progress),
+            on_save=on_save,
+        )
+    except loop.Stopped:
+        return None
+    started, history = time.time(), progress.history
     precision.load_state_dict(progress.best_weights)
     counts = {split: loop.evaluate(model, shard, scorer, precision=precision) for split, shard in shards.items()}
     return Outcome(
         figures={
             **describe(model, precision),
+            "num_workers": collective.world_size(),
             "best_epoch": progress.best_epoch,
             "epochs_run": progress.epoch,
             **{split: scorer.scores(count) for split, count in counts.items()},
@@ -243,14 +250,22 @@ def _pull_split(job: Job, split: str, device: torch.device) -> Shard:
     return dataset.pull_shard(iterator, job.lengths[split], rank=rank, world_size=world_size, device=device)
 
 
-def _write_epoch(job: Job, history: list[Record], progress: loop.Progress) -> None:
-    """best/ if this epoch is it, last/, and the history at the end: a line in it means that the epoch is safe."""
-    best, last = job.path / run_directory.BEST, job.path / run_directory.LAST
-    if history[-1]["best"]:
-        checkpoint.write_model(best, progress.best_weights, config=job.config, vocab=job.vocab)
-    checkpoint.write_model(last, progress.weights, config=job.config, vocab=job.vocab)
-    checkpoint.write_state(last, progress)
-    run_directory.write_history(job.path, history)
+def _watch(job: Job, progress: loop.Progress) -> Watch:
+    def stop() -> bool:
+        enough = job.config.run.stop_after is not None and progress.epoch >= job.config.run.stop_after
+        return enough or (collective.rank() == 0 and run_directory.is_asked_to_stop(job.path))
+
+    told: list[int] = []
+
+    def draining() -> bool:
+        info = ray.train.get_preemption_info()
+        if info and collective.rank() == 0 and info.preempted_ranks != told:
+            told[:] = info.preempted_ranks
+            names = ", ".join(map(str, told))
+            run_directory.write_event(job.path, f"the node of worker {names} is to be taken away: saving as it goes")
+        return info is not None
+
+    return Watch(stop=stop, draining=draining)
 
 
 def throughput(history: list[Record]) -> float:

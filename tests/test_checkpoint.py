@@ -1,12 +1,17 @@
 """Model directories: what is written comes back, and whatever is damaged is named."""
 
+import dataclasses
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ray_bilstm
 from ray_bilstm import checkpoint
@@ -86,6 +91,18 @@ def test_a_file_of_another_model_is_noticed(tmp_path, sentences, vocab, name):
     write(tmp_path / "one", vocab)
     write(tmp_path / "two", Vocab.build(sentences[:2], scheme="BMES", bigram_min_count=0), embedding_size=9)
     os.replace(tmp_path / "two" / name, tmp_path / "one" / name)
+    with pytest.raises(CheckpointError, match=r"one/model\.safetensors: not what was written: .*of another model"):
+        checkpoint.read_model(tmp_path / "one")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_model_is_noticed_without_a_digest(tmp_path, sentences, vocab, name):
+    weights = write(tmp_path / "one", vocab)
+    (tmp_path / "one" / MODEL).write_bytes(safetensors.torch.save(weights))
+    weights = write(tmp_path / "two", Vocab.build(sentences[:2], scheme="BMES", bigram_min_count=0), embedding_size=9)
+    (tmp_path / "two" / MODEL).write_bytes(safetensors.torch.save(weights))
+    checkpoint.read_model(tmp_path / "one")
+    os.replace(tmp_path / "two" / name, tmp_path / "one" / name)
     with pytest.raises(CheckpointError, match=r"one/model\.safetensors: .*shape.*not of one model"):
         checkpoint.read_model(tmp_path / "one")
 
@@ -144,3 +161,129 @@ def test_nothing_is_pickled():
     sources = {path.name: path.read_text(encoding="utf-8") for path in Path(ray_bilstm.__file__).parent.glob("*.py")}
     pattern = re.compile(r"\bimport pickle|\bpickle\.|torch\.(load|save)\b|joblib|\.pkl\b|\.pt\b|cloudpickle|dill")
     assert {name: pattern.findall(text) for name, text in sources.items() if pattern.search(text)} == {}
+
+
+def header(size: int) -> bytes:
+    return size.to_bytes(8, "little")
+
+
+def tensors_file(described: dict) -> bytes:
+    """A safetensors file of this header and 16 bytes of tensors."""
+    text = json.dumps(described).encode()
+    return header(len(text)) + text + bytes(16)
+
+
+def entry(**fields) -> dict:
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | fields
+
+
+HOSTILE = {
+    "a header of exabytes": (header(2**60) + b"{}", "cannot be read as safetensors: .*header too large"),
+    "a header of all memory": (header(2**40) + b"{}" * 50, "cannot be read as safetensors: .*header too large"),
+    "a header beyond the file": (header(5000) + b"{}", "cannot be read as safetensors: .*invalid header length"),
+    "a header that is no JSON": (header(4) + b"\x80abc", "cannot be read as safetensors: .*invalid UTF-8"),
+    "a deep header": (header(60_000) + b"[" * 60_000, "cannot be read as safetensors: "),
+    "tensors beyond the file": (tensors_file({"a": entry(data_offsets=[0, 1 << 40])}), "cannot be read as safetensors"),
+    "tensors before the file": (tensors_file({"a": entry(data_offsets=[-8, 8])}), "cannot be read as safetensors"),
+    "more elements than bytes": (tensors_file({"a": entry(shape=[1 << 40])}), "cannot be read as safetensors"),
+    "a size that overflows": (tensors_file({"a": entry(shape=[1 << 40, 1 << 40])}), "cannot be read as safetensors"),
+    "an unknown type": (tensors_file({"a": entry(dtype="PICKLE")}), "cannot be read as safetensors"),
+    "overlapping tensors": (tensors_file({"a": entry(), "b": entry()}), "cannot be read as safetensors"),
+    "bytes that no tensor owns": (tensors_file({"a": entry()}), "cannot be read as safetensors"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_file_of_tensors_is_refused(tmp_path, vocab, what):
+    write(tmp_path, vocab)
+    data, message = HOSTILE[what]
+    for name, read in ((MODEL, checkpoint.read_model), (STATE, checkpoint.read_state)):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(CheckpointError, match=f"(?s)^{re.escape(str(tmp_path / name))}: {message}"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "crf/../../x", "a\x00b", "x" * 10_000])
+def test_names_of_tensors_are_names_only(tmp_path, vocab, name):
+    """None becomes a path; what the model does not have is refused."""
+    weights = write(tmp_path / "model", vocab)
+    (tmp_path / "model" / MODEL).write_bytes(safetensors.torch.save(weights | {name: torch.ones(2)}))
+    with pytest.raises(CheckpointError, match=r"has shape \(2,\), expected None from config\.json and vocab\.json"):
+        checkpoint.read_model(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: weight[:-1], r"'emission.bias' has shape \(\d+,\), expected \(\d+,\).*not of one model"),
+        (lambda weight: weight[None], r"'emission.bias' has shape \(1, \d+\), expected \(\d+,\).*not of one model"),
+        (lambda weight: weight.double(), r"emission.bias is torch.float64, expected torch.float32"),
+        (lambda weight: weight.long(), r"emission.bias is torch.int64, expected torch.float32"),
+    ],
+)
+def test_weights_of_another_shape_or_type_are_refused(tmp_path, vocab, change, message):
+    weights = write(tmp_path, vocab)
+    weights["emission.bias"] = change(weights["emission.bias"]).contiguous()
+    (tmp_path / MODEL).write_bytes(safetensors.torch.save(weights))
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(tmp_path / MODEL))}: {message}"):
+        checkpoint.read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("hidden_size", 10**7, r"model\.safetensors: .* expected \(40000000,\) .*not of one model"),
+        ("hidden_size", 10**17, r"config\.json: not the settings of a model that can be: .*overflow"),
+        ("hidden_size", 10**30, r"config\.json: not the settings of a model that can be: .*"),
+        (
+            "num_layers",
+            10**9,
+            r"config\.json: not the settings .*: num_layers is 1000000000, but .* has",
+        ),
+    ],
+)
+def test_settings_of_a_model_larger_than_memory_are_refused_without_making_it(tmp_path, vocab, field, value, message):
+    weights = write(tmp_path, vocab)
+    (tmp_path / MODEL).write_bytes(safetensors.torch.save(weights))
+    settings = json.loads((tmp_path / CONFIG).read_text(encoding="utf-8"))
+    settings["model"][field] = value
+    (tmp_path / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read_model(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "message"), [(CONFIG, "not the settings of a model"), (VOCAB, "not a vocabulary")])
+def test_deep_json_is_refused(tmp_path, vocab, name, message):
+    write(tmp_path, vocab)
+    (tmp_path / name).write_text('{"model": ' + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(tmp_path / name))}: {message}"):
+        checkpoint.read_model(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, vocab):
+    folder = tmp_path_factory.mktemp("written")
+    return {name: (folder / name).read_bytes() for name in FILES if write(folder, vocab)}
+
+
+@given(name=st.sampled_from(FILES), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=300)
+def test_no_changed_bit_gives_another_model(written, vocab, name, place, bit):
+    """It is refused, or it is in what a model is not made from."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        for file, content in written.items():
+            (path / file).write_bytes(content)
+        changed = bytearray(written[name])
+        changed[int(place * len(changed))] ^= 1 << bit
+        (path / name).write_bytes(changed)
+        try:
+            model, words = checkpoint.read_model(path)
+        except CheckpointError as error:
+            assert str(error).startswith(f"{path}")
+            return
+    weights = safetensors.torch.load(written[MODEL])
+    assert words == vocab
+    assert {"embedding_size": 8, "hidden_size": 6}.items() <= dataclasses.asdict(model.config).items()
+    assert all(torch.equal(weight, weights[key]) for key, weight in model.named_parameters())

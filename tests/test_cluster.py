@@ -1,9 +1,20 @@
 """The arithmetic of what a worker may claim."""
 
+import argparse
+
 import pytest
 
 from ray_bilstm.accelerator import ACCELERATORS
-from ray_bilstm.cluster import DRIVER_SHARE, ClusterError, count_accelerators, plan_claim, plan_trials
+from ray_bilstm.cli_train import add_train_arguments, config_of
+from ray_bilstm.cluster import (
+    DRIVER_SHARE,
+    ClusterError,
+    count_accelerators,
+    plan_claim,
+    plan_elastic_claim,
+    plan_trials,
+)
+from ray_bilstm.config import ConfigError
 
 CPU, CUDA, NPU = (ACCELERATORS[name] for name in ("cpu", "cuda", "npu"))
 TWO_BY_EIGHT = [{"CPU": 64.0, "NPU": 8.0}, {"CPU": 64.0, "NPU": 8.0}]
@@ -136,3 +147,43 @@ def test_impossible_searches_are_refused_with_the_arithmetic() -> None:
     ):
         plan_trials(CUDA, 2, nodes, most=3, asked=3)
     assert plan_trials(CUDA, 2, nodes, most=3, asked=1)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "nodes", "expected"),
+    [
+        (CPU, cores(1, 1), ({"CPU": 1.0}, 1)),
+        (CPU, cores(64), ({"CPU": 1.0}, 1)),
+        (CUDA, [{"CPU": 8.0, "GPU": 2.0}], ({"GPU": 1, "CPU": 1.0}, 3)),
+        (NPU, TWO_BY_EIGHT, plan_claim(NPU, 8, TWO_BY_EIGHT)),
+    ],
+)
+def test_an_elastic_run_claims_the_same_whatever_comes_and_goes(accelerator, nodes, expected):
+    assert tuple(plan_elastic_claim(accelerator, 2, 8, nodes)) == tuple(expected)
+
+
+def test_an_elastic_run_needs_room_for_its_least():
+    with pytest.raises(ClusterError, match=r"--num-workers 3 x 1 CPU does not fit: .* which holds 2 workers"):
+        plan_elastic_claim(CPU, 3, 8, cores(1, 1))
+    with pytest.raises(ClusterError, match=r"--num-workers 2 x 1 GPU does not fit"):
+        plan_elastic_claim(CUDA, 2, 8, [{"CPU": 8.0, "GPU": 1.0}])
+
+
+def test_a_range_of_workers_is_two_settings():
+    parser = argparse.ArgumentParser()
+    add_train_arguments(parser)
+    run = config_of(parser.parse_args(["--num-workers", "2..8"])).run
+    assert (run.min_workers, run.num_workers) == (2, 8)
+    run = config_of(parser.parse_args(["--num-workers", "8"])).run
+    assert (run.min_workers, run.num_workers) == (None, 8)
+    with pytest.raises(ConfigError, match="min_workers is 8: expected 1 to 2"):
+        config_of(parser.parse_args(["--num-workers", "8..2"]))
+
+
+@pytest.mark.parametrize("words", ["2..", "..8", "2..x", "two", "2...8"])
+def test_what_is_no_range_of_workers_is_refused(words, capsys):
+    parser = argparse.ArgumentParser()
+    add_train_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--num-workers", words])
+    assert "expected a number, or a range such as 2..8" in capsys.readouterr().err

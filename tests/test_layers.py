@@ -19,10 +19,10 @@ LAYERS = [
     {"raw_text", "sample", "precision", "ensemble"},
     {"step"},
     {"loop"},
-    {"checkpoint", "language_model", "perf"},
+    {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
-    {"predict", "card", "dataset", "stream", "backend", "figures"},
-    {"export", "teacher", "worker", "launch", "search_directory"},
+    {"predict", "attend", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
+    {"export", "failures", "teacher", "worker", "launch", "search_directory"},
     {"train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
     {"cli"},
 ]
-WITH_RAY = {"backend", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
+WITH_RAY = {"backend", "dataset", "failures", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
 COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),

@@ -1,6 +1,9 @@
 """The loop: it learns, any number of ranks does the same, a resumed run repeats an uninterrupted one."""
 
+import contextlib
 import dataclasses
+import functools
+import itertools
 import math
 
 import numpy as np
@@ -20,18 +23,26 @@ SIZES = {"embedding_size": 16, "bigram_size": 8, "hidden_size": 16}
 ONE_EPOCH = TrainingConfig(batch_size=3, train_epochs=1, learning_rate=0.01, warmup=0.0, token_dropout=0.0)
 
 
-def make_run(sentences, vocab, config, *, rank=0, world_size=1, model_seed=0, model=BiLstmCrf, **fields):
-    """The arguments of `fit`: train and dev are both all sentences, dealt to the ranks."""
+def make_run(sentences, vocab, config, *, rank=0, world_size=1, model_seed=0, model=BiLstmCrf, window=None, **fields):
+    """The arguments of `fit`: train and dev are both all sentences, dealt to the ranks; train in windows, if given."""
     lengths = np.array([len(sentence.tokens) for sentence in sentences])
     rows = np.flatnonzero(deal(lengths, world_size) == rank)
     shard = Shard(vocab.encode([sentences[i].tokens for i in rows], [sentences[i].tags for i in rows]), rows)
     ranks = {"rank": rank, "world_size": world_size}
+
+    def windows():
+        for start in range(0, len(lengths), window or len(lengths)):
+            owners = deal(lengths[start : start + window if window else None], world_size)
+            own = np.flatnonzero(owners == rank) + start
+            yield Shard(vocab.encode([sentences[i].tokens for i in own], [sentences[i].tags for i in own]), own)
+
     torch.manual_seed(model_seed)
     return {
         "model": model(ModelConfig(**SIZES | fields), vocab),
         "train": TrainingSet(
-            lambda: [shard],
+            windows,
             lengths,
+            window=window,
             batch_size=config.batch_size,
             seed=config.seed,
             shapes=4,
@@ -46,7 +57,7 @@ def make_run(sentences, vocab, config, *, rank=0, world_size=1, model_seed=0, mo
     }
 
 
-def fit(run, *, on_epoch=None):
+def fit(run, *, on_epoch=None, **callbacks):
     """The history of a fitted run, and its progress."""
     history = []
 
@@ -55,7 +66,7 @@ def fit(run, *, on_epoch=None):
         if on_epoch:
             on_epoch(record, progress)
 
-    return history, loop.fit(run["model"], **{k: v for k, v in run.items() if k != "model"}, on_epoch=keep)
+    return history, loop.fit(run["model"], **{k: v for k, v in run.items() if k != "model"}, on_epoch=keep, **callbacks)
 
 
 def test_a_tiny_model_learns_a_tiny_corpus(sentences, vocab):
@@ -167,6 +178,119 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, sentences, vocab, 
         assert all(torch.equal(ours[name], theirs[name]) for name in ours), kind
     for name in ("epoch", "train_loss", "learning_rate", "gradient_norm", "dev", "best"):
         assert [r[name] for r in history] == [r[name] for r in expected_history[stop:]]
+
+
+def assert_same(got, expected):
+    """Two runs stand at the same place, to the bit, and tell the same."""
+    assert (got.epoch, got.best_epoch, got.best_f1) == (expected.epoch, expected.best_epoch, expected.best_f1)
+    assert not got.begun
+    for kind in ("weights", "best_weights", "moments"):
+        ours, theirs = getattr(got, kind), getattr(expected, kind)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), kind
+    timeless = [
+        [{k: v for k, v in line.items() if k not in ("seconds", "sentences_per_second")} for line in progress.history]
+        for progress in (got, expected)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def at_look(number, wish):
+    """A watch that wants `wish` at one of its looks, counted from 1."""
+    looks = itertools.count(1)
+    return lambda: wish if next(looks) == number else loop.Wish.GO_ON
+
+
+DROPPING = TrainingConfig(batch_size=2, train_epochs=3, learning_rate=0.01, token_dropout=0.2)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("look", range(1, 13))
+def test_a_run_that_stops_at_any_step_goes_on_to_the_same_bits(monkeypatch, tmp_path, sentences, vocab, look, window):
+    """3 epochs of 4 steps: a look before each epoch and after each step but the last. Dropout in the model and of
+    tokens, and in windows, each of which draws its own."""
+    monkeypatch.setattr(loop, "CHECK_EVERY", 1)
+    settings = {"dropout": 0.3, "window": window}
+    _, expected = fit(make_run(sentences, vocab, DROPPING, **settings))
+
+    def write(record, progress):
+        checkpoint.write_state(tmp_path, progress)
+
+    with pytest.raises(loop.Stopped):
+        fit(
+            make_run(sentences, vocab, DROPPING, **settings),
+            on_epoch=write,
+            on_save=functools.partial(write, None),
+            watch=at_look(look, loop.Wish.STOP),
+        )
+    run = make_run(sentences, vocab, DROPPING, model_seed=99 if look > 1 else 0, **settings)
+    if look > 1:  # else it stopped before the first step and wrote nothing
+        run["progress"] = checkpoint.read_state(tmp_path)
+    assert (run["progress"].epoch, run["progress"].steps) == divmod(look - 1, 4)
+    assert_same(fit(run)[1], expected)
+
+
+def test_saving_within_an_epoch_changes_nothing(monkeypatch, sentences, vocab):
+    monkeypatch.setattr(loop, "CHECK_EVERY", 1)
+    _, expected = fit(make_run(sentences, vocab, DROPPING, dropout=0.3))
+    saved = []
+    _, got = fit(
+        make_run(sentences, vocab, DROPPING, dropout=0.3),
+        watch=lambda: loop.Wish.SAVE,
+        on_save=lambda progress: saved.append((progress.epoch, progress.steps)),
+    )
+    assert saved == [(epoch, steps) for epoch in range(3) for steps in (1, 2, 3)]
+    assert_same(got, expected)
+
+
+def stop_and_go_on(rank, folder, sentences, vocab):
+    """One of two processes: together, stopped in the middle of the second epoch, on to the end, or on alone."""
+    torch.set_num_threads(1)
+    loop.CHECK_EVERY = 1
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
+    settings = {"rank": rank, "world_size": 2, "dropout": 0.3}
+
+    def write(name, progress):
+        checkpoint.write_state(folder / f"{name}-{rank}", progress)
+
+    write("whole", fit(make_run(sentences, vocab, DROPPING, **settings))[1])
+    with contextlib.suppress(loop.Stopped):
+        fit(
+            make_run(sentences, vocab, DROPPING, **settings),
+            on_save=functools.partial(write, "cut"),
+            watch=at_look(7, loop.Wish.STOP),
+        )
+    run = make_run(sentences, vocab, DROPPING, model_seed=99, **settings)
+    run["progress"] = checkpoint.read_state(folder / "cut-0")
+    write("again", fit(run)[1])
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_ranks_go_on_to_the_same_bits_and_one_to_the_same_problem(tmp_path, monkeypatch, sentences, vocab):
+    torch.multiprocessing.spawn(stop_and_go_on, (tmp_path, sentences, vocab), nprocs=2)
+    whole = checkpoint.read_state(tmp_path / "whole-0")
+    for rank in range(2):
+        assert_same(checkpoint.read_state(tmp_path / f"again-{rank}"), whole)
+
+    def alone(cut):
+        """One rank goes on from `cut`; the rows of its steps."""
+        run, rows = make_run(sentences, vocab, DROPPING, model_seed=99, dropout=0.3), []
+        run["progress"] = cut
+        batches = run["train"].batches
+        run["train"].batches = lambda epoch: (rows.append(sorted(b.rows)) or b for b in batches(epoch))
+        return fit(run)[1], rows
+
+    cut = checkpoint.read_state(tmp_path / "cut-0")
+    assert (cut.epoch, cut.steps, cut.begun["random"].shape[0]) == (1, 2, 2)
+    first = cut.history[0]
+    got, rows = alone(cut)
+    _, all_rows = alone(loop.Progress())
+    assert rows == all_rows[4:], "the steps are those of any number of ranks"
+    assert got.history[0] == first
+    assert [line["learning_rate"] for line in got.history] == [line["learning_rate"] for line in whole.history]
+    losses = [[line["train_loss"] for line in progress.history] for progress in (got, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
 
 
 def test_a_finished_run_does_nothing_more(sentences, vocab):

@@ -106,18 +106,23 @@ def test_history_comes_back_without_a_half_written_line(tmp_path):
     assert run_directory.read_history(tmp_path) == records
 
 
-def test_history_is_followed_to_its_end(tmp_path, monkeypatch):
-    """Each look finds one more epoch; the last look comes after the end."""
+def test_a_run_is_followed_to_its_end(tmp_path, monkeypatch):
+    """Each look finds one more epoch, and at first an event; the last look comes after the end."""
     looks = []
     monkeypatch.setattr(run_directory.time, "sleep", lambda seconds: None)
 
     def stop():
-        looks.append({"epoch": len(looks) + 1})
-        run_directory.write_history(tmp_path, looks)
+        if not looks:
+            run_directory.write_event(tmp_path, "after 3 epochs")
+        looks.append({"epoch": len(looks) + 4})
+        run_directory.write_history(tmp_path, [*before, *looks])
         return len(looks) == 4
 
-    found = list(run_directory.follow_history(tmp_path, stop=stop, start=1))
-    assert [record["epoch"] for record in found] == [2, 3, 4]
+    before = [{"epoch": epoch} for epoch in (1, 2, 3)]
+    run_directory.write_history(tmp_path, before)
+    run_directory.write_event(tmp_path, "before it was followed")
+    found = list(run_directory.follow(tmp_path, stop=stop))
+    assert [line.get("epoch") or line["text"] for line in found] == ["after 3 epochs", 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("text", [None, "", "[1]", '{"a"'])

@@ -15,6 +15,7 @@ import torch
 
 from ray_bilstm import cli, collective, dataset, run_directory, stream
 from ray_bilstm.batches import TrainingSet
+from ray_bilstm.checkpoint import PREVIOUS, STATE
 from ray_bilstm.cluster import ClusterError
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus, write_sentences
@@ -83,7 +84,7 @@ def test_a_run_leaves_what_the_contract_says(run, data_dir) -> None:
         *("best", "config.json", "history.jsonl", "last", "report.html", "result.json")
     ]
     assert sorted(p.name for p in (path / "best").iterdir()) == model
-    assert sorted(p.name for p in (path / "last").iterdir()) == sorted([*model, "train_state.safetensors"])
+    assert sorted(p.name for p in (path / "last").iterdir()) == sorted([*model, STATE, PREVIOUS])
     assert json.loads((path / "result.json").read_text(encoding="utf-8")) == result
     assert seen == run_directory.read_history(path)
     assert [record["epoch"] for record in seen] == [1, 2, 3]
@@ -313,6 +314,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path) -> None:
     with pytest.raises(TrainingError, match=r"^the loss is not finite at epoch 1, step \d+: got .*learning-rate"):
         train(Config().with_fields(**fields))
     assert not (tmp_path / "result.json").exists()
+    assert not (tmp_path / "events.jsonl").exists(), "it would not be finite again, so nothing is tried again"
 
 
 DYING = """
@@ -336,7 +338,8 @@ def die_when_joining():
     collective.join = join
 
 ray_bilstm.launch.CollectiveConfig = DyingConfig
-sys.exit(cli.main(["train", "--device", "cpu", "--num-workers", "2", "--output-dir", sys.argv[1]]))
+words = ["--device", "cpu", "--num-workers", "2", "--max-failures", "0", "--output-dir", sys.argv[1]]
+sys.exit(cli.main(["train", *words]))
 """
 
 
