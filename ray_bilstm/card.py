@@ -99,9 +99,9 @@ def _lesson(models: Any) -> str:
 
 def _start(outside: Mapping[str, Any]) -> str:
     """What the model knows besides the corpus: names without their folders, which are of the training machine."""
-    named = ("embeddings", "init_from")
+    named = ("embeddings", "init_from", "lexicon")
     sources = [f"{key} {PurePath(str(outside[key])).name}" for key in named if outside.get(key)]
-    return f" Started from outside knowledge: {_line(', '.join(sources))}." if sources else ""
+    return f" Knowledge from outside: {_line(', '.join(sources))}." if sources else ""
 
 
 def _limits(result: Mapping[str, Any], split: str, types: Mapping[str, Any]) -> str:

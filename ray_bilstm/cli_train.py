@@ -131,7 +131,12 @@ def print_start(corpus: Corpus) -> None:
 
 
 def print_coverage(outside: dict[str, Any]) -> None:
-    """What a file of vectors or another model knows of the corpus."""
+    """What files or another model know of the corpus."""
+    if "lexicon" in outside:
+        own = f"{outside['own_words']:,} of them have a vector of their own"
+        print(f"lexicon {outside['lexicon']}: {outside['words']:,} words of known characters, {own}", flush=True)
+    if "splits" not in outside:
+        return
     source = outside.get("embeddings") or outside.get("init_from")
     scaled = f", scaled by {outside['scaled_by']:.3g}" if "scaled_by" in outside else ""
     print(f"start {source}: {outside['vectors']:,} vectors{scaled}")

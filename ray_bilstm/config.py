@@ -52,6 +52,8 @@ class DataConfig:
     """directory of a model or an ensemble that a student learns from, besides gold; default: gold alone"""
     embeddings: str | None = None
     """file of character vectors to start from, in word2vec or GloVe text format, of --embedding-size numbers each"""
+    lexicon: str | None = None
+    """file of words, one a line: which of them begin, go on and end at a character is read beside it"""
     init_from: str | None = None
     """run or model directory whose embeddings and BiLSTM to start from: of `pretrain`, or of a tagger"""
 
@@ -61,6 +63,8 @@ class DataConfig:
         _require(self, "shard_memory", self.shard_memory >= 1, "at least 1 MiB")
         if self.embeddings is not None and self.init_from is not None:
             raise ConfigError("embeddings and init_from exclude each other: give --embeddings to pretrain instead")
+        if self.lexicon is not None and self.init_from is not None:
+            raise ConfigError("lexicon and init_from exclude each other: the other model's BiLSTM has not read words")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class ModelConfig:
     """size of a character vector"""
     bigram_size: int = 64
     """size of a bigram vector"""
+    word_size: int = 50
+    """size of the vector of a word of --lexicon"""
     hidden_size: int = 128
     """size of the LSTM state, per direction"""
     num_layers: int = 1
@@ -82,7 +88,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_choices(self)
-        for name in ("embedding_size", "bigram_size", "hidden_size", "num_layers"):
+        for name in ("embedding_size", "bigram_size", "word_size", "hidden_size", "num_layers"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         _require(self, "dropout", 0 <= self.dropout < 1, "0 or more and less than 1")
 

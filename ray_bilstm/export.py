@@ -77,6 +77,8 @@ def export(model: str | Path, directory: Path, *, shapes: Sequence[Shape] = ()) 
     network, vocab = read_tagger(model)
     if isinstance(network, Ensemble):
         raise ExportError(f"{model}: got an ensemble, expected one model: train a student of it with train --teacher")
+    if network.lexicon is not None:
+        raise ExportError(f"{model}: got a model with a lexicon, expected one without: it cannot be exported yet")
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     commands = {shape: atc_arguments(shape, bigrams=network.bigram_embedding is not None) for shape in shapes}

@@ -21,6 +21,7 @@ from ray_bilstm.accelerator import has_kernels
 from ray_bilstm.batches import Batch
 from ray_bilstm.config import ModelConfig
 from ray_bilstm.crf import CRF, reversal, turn
+from ray_bilstm.lexicon import Lexicon
 from ray_bilstm.vocab import PADDING, Vocab
 
 
@@ -121,7 +122,9 @@ class BiLstmCrf(nn.Module):
         self.config = config
         self.char_embedding = make_char_embedding(config, vocab)
         self.bigram_embedding = make_bigram_embedding(config, vocab)
+        self.lexicon = Lexicon(vocab, config.word_size) if vocab.words else None
         input_size = config.embedding_size + (0 if self.bigram_embedding is None else config.bigram_size)
+        input_size += 0 if self.lexicon is None else 3 * config.word_size
         self.dropout = LockedDropout(config.dropout)
         self.bilstm = BiLSTM(input_size, config.hidden_size, num_layers=config.num_layers, dropout=config.dropout)
         self.emission = nn.Linear(2 * config.hidden_size, len(vocab.tags))
@@ -161,10 +164,13 @@ class BiLstmCrf(nn.Module):
         return self._score(self._embed(batch), batch)
 
     def _embed(self, batch: Batch) -> Tensor:
-        embedded_LBE: Tensor = self.char_embedding(batch.chars_BL.T)
+        chars_LB = batch.chars_BL.T
+        parts = [self.char_embedding(chars_LB)]
         if self.bigram_embedding is not None:
-            embedded_LBE = torch.cat((embedded_LBE, self.bigram_embedding(batch.bigrams_BL.T)), 2)
-        return embedded_LBE
+            parts.append(self.bigram_embedding(batch.bigrams_BL.T))
+        if self.lexicon is not None:
+            parts.append(self.lexicon(chars_LB))
+        return torch.cat(parts, 2)
 
     def _score(self, embedded_LBE: Tensor, batch: Batch) -> Tensor:
         states_LBH = self.bilstm(self.dropout(embedded_LBE), batch.lengths_B)

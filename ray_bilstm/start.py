@@ -2,6 +2,7 @@
 
     --embeddings FILE   vectors of characters, and of bigrams where the sizes are the same
     --init-from DIR     embeddings and BiLSTM of a directory that `pretrain` or `train` wrote
+    --lexicon FILE      not vectors, but words: the vocabulary knows them, and the model where they stand
 
 Names decide what goes where: the vector of 王 goes to the row of 王. Characters that only the source knows join the
 vocabulary behind those of train, so that text to be tagged may hold them; what the source lacks starts at random as
@@ -26,6 +27,7 @@ from ray_bilstm.config import Config, ConfigError, ModelConfig
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.embeddings import EmbeddingsError, Vectors, read_vectors, rescaled
 from ray_bilstm.vocab import Vocab
+from ray_bilstm.words import LexiconError, read_words
 
 CHARS, BIGRAMS = "char_embedding", "bigram_embedding"
 Record = dict[str, Any]
@@ -117,11 +119,15 @@ def _select(vectors: Vectors, keep: list[bool]) -> Vectors:
 
 
 def make_vocab(corpus: Corpus, start: Start | None, config: Config) -> Vocab:
-    """That of train, and behind it what only the source knows."""
+    """That of train, and behind it what only the source knows; and the words of a lexicon. Raises LexiconError."""
     vocab = Vocab.build(corpus.train, scheme=corpus.scheme, bigram_min_count=config.data.bigram_min_count)
-    if start is None:
-        return vocab
-    return vocab.with_outside(start.chars.names, start.bigrams.names if start.grows_bigrams else ())
+    if start is not None:
+        vocab = vocab.with_outside(start.chars.names, start.bigrams.names if start.grows_bigrams else ())
+    if config.data.lexicon is not None:
+        vocab = vocab.with_words(read_words(Path(config.data.lexicon).expanduser()), corpus.train)
+        if not vocab.words:
+            raise LexiconError(f"{config.data.lexicon}: got no word of characters that train has")
+    return vocab
 
 
 def starting_weights(start: Start, vocab: Vocab) -> dict[str, Tensor]:
@@ -158,8 +164,14 @@ def load_start(path: Path, model: nn.Module) -> None:
             weights[name].copy_(torch.where(values.isnan(), weights[name].cpu(), values))
 
 
-def coverage(start: Start, vocab: Vocab, corpus: Corpus) -> Record:
-    """How much of each split the source knows: distinct characters, and the share of the running text."""
+def coverage(start: Start | None, vocab: Vocab, corpus: Corpus, config: Config) -> Record:
+    """How much of each split the source knows: distinct characters, and the share of the running text; and what is
+    known of a lexicon. Empty where nothing comes from outside."""
+    words: Record = {}
+    if vocab.words:
+        words = {"lexicon": config.data.lexicon, "words": len(vocab.words), "own_words": vocab.own_words}
+    if start is None:
+        return words
     known = set(start.chars.names)
     splits = {}
     for split, sentences in corpus.splits.items():
@@ -171,10 +183,14 @@ def coverage(start: Start, vocab: Vocab, corpus: Corpus) -> Record:
             "known_text": sum(token in known for token in running) / max(1, len(running)),
         }
     pairs = set(start.bigrams.names)
-    return start.source | {
-        "splits": splits,
-        "added_characters": len(vocab.outside_chars),
-        "known_bigrams": sum(pair in pairs for pair in vocab.bigrams),
-        "bigrams": len(vocab.bigrams),
-        "added_bigrams": len(vocab.outside_bigrams),
-    }
+    return (
+        start.source
+        | words
+        | {
+            "splits": splits,
+            "added_characters": len(vocab.outside_chars),
+            "known_bigrams": sum(pair in pairs for pair in vocab.bigrams),
+            "bigrams": len(vocab.bigrams),
+            "added_bigrams": len(vocab.outside_bigrams),
+        }
+    )

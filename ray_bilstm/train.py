@@ -147,9 +147,10 @@ def run(
         on_start(corpus)
     begin = shared.start if shared else start.read_start(config, corpus)
     vocab = start.make_vocab(corpus, begin, config)
-    covered = {"outside": start.coverage(begin, vocab, corpus)} if begin else {}
-    if begin and on_coverage:
-        on_coverage(covered["outside"])
+    outside = start.coverage(begin, vocab, corpus, config)
+    covered = {"outside": outside} if outside else {}
+    if outside and on_coverage:
+        on_coverage(outside)
     read = time.time()
     connect(config)
     chosen, claim, config = fit_to_cluster(config)

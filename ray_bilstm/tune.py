@@ -65,8 +65,9 @@ def search(
     if on_start:
         on_start(corpus)
     begin = start.read_start(config, corpus)
-    if begin and on_coverage:
-        on_coverage(start.coverage(begin, start.make_vocab(corpus, begin, config), corpus))
+    outside = start.coverage(begin, start.make_vocab(corpus, begin, config), corpus, config)
+    if outside and on_coverage:
+        on_coverage(outside)
     launch.connect(config)
     chosen, _, config = launch.fit_to_cluster(config)
     path = run_directory.choose_path(config.run.output_dir, f"search-{config.run.num_workers}p-{chosen.name}")

@@ -2,7 +2,8 @@
 
 Ids 0 and 1 of characters and bigrams are padding and the unknown one. The bigram of a position is its token and the
 next, the last one's with the end of the sentence. Names that only vectors from outside know come last: no training
-sentence has them. Tags have no padding id: tag 0 is `O`, which any path may pass.
+sentence has them. Tags have no padding id: tag 0 is `O`, which any path may pass. Words of a lexicon have no ids in a
+sentence: a model finds them by their characters (`lexicon.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ray_bilstm.tags import OUTSIDE, SCHEMES, is_tag, split
+from ray_bilstm.words import LENGTHS
 
 PADDING, UNKNOWN = 0, 1
+OWN_COUNT = 3
+"""Times that a word of a lexicon is seen in train before it gets a vector of its own."""
 END = "\n"
 """Second half of the last bigram of a sentence; no token holds a line feed."""
 
@@ -56,6 +60,10 @@ class Vocab:
     scheme: str
     outside_chars: tuple[str, ...] = ()
     outside_bigrams: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """those of a lexicon whose characters are known, those with a vector of their own first"""
+    own_words: int = 0
+    """how many have one"""
 
     @classmethod
     def build(cls, sentences: Sequence[Any], *, scheme: str, bigram_min_count: int) -> Vocab:
@@ -109,6 +117,59 @@ class Vocab:
             outside_bigrams=tuple(dict.fromkeys(pair for pair in bigrams if pair not in pairs)) if pairs else (),
         )
 
+    def with_words(self, words: Iterable[str], sentences: Sequence[Any]) -> Vocab:
+        """A vocabulary that also knows those of `words` whose characters it knows. Those that occur at least
+        `OWN_COUNT` times in `sentences` get a vector of their own."""
+        known = self._char_ids
+        kept = [word for word in dict.fromkeys(words) if len(word) in LENGTHS and all(char in known for char in word)]
+        if kept and self.word_base ** LENGTHS[-1] >= 2**63:
+            raise VocabError(f"got {len(known):,} characters, expected at most 55,000 with a lexicon")
+        vocab = dataclasses.replace(self, words=tuple(kept))
+        counts = vocab._count_words(sentences)
+        order = sorted(range(len(kept)), key=lambda i: counts[i] < OWN_COUNT)
+        own = int((counts >= OWN_COUNT).sum())
+        return dataclasses.replace(self, words=tuple(kept[i] for i in order), own_words=own)
+
+    @property
+    def num_words(self) -> int:
+        """Rows of the word embedding: none, a word of each length, and those with a vector of their own."""
+        return 1 + len(LENGTHS) + self.own_words
+
+    @property
+    def word_base(self) -> int:
+        """A word's key has the ids of its characters as digits to this base, the first one lowest."""
+        return len(self.all_chars) + 2
+
+    def word_keys(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """The keys of all words of `length`, rising, and the row of each: int64."""
+        numbers, keys = self._keys(length)
+        rows = np.where(numbers < self.own_words, 1 + len(LENGTHS) + numbers, 1 + LENGTHS.index(length))
+        order = np.argsort(keys)
+        return keys[order], rows[order]
+
+    def _keys(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Place in `words` and key of each word of `length`."""
+        numbers = np.array([i for i, word in enumerate(self.words) if len(word) == length], np.int64)
+        text = "".join(self.words[i] for i in numbers)
+        ids = np.fromiter(map(self._char_ids.__getitem__, text), np.int64, len(text)).reshape(-1, length)
+        return numbers, ids @ self.word_base ** np.arange(length)
+
+    def _count_words(self, sentences: Sequence[Any]) -> np.ndarray:
+        """How often each of `words` stands in the sentences."""
+        # A line feed, which is no character of a word, keeps words from reaching into the next sentence.
+        tokens = chain.from_iterable((*sentence.tokens, END) for sentence in sentences)
+        ids = np.fromiter(map({**self._char_ids, END: PADDING}.get, tokens, repeat(UNKNOWN)), np.int64)
+        counts = np.zeros(len(self.words), np.int64)
+        for length in LENGTHS:
+            numbers, keys = self._keys(length)
+            order = np.argsort(keys)
+            size = max(0, len(ids) - length + 1)
+            found = sum((ids[k : k + size] * self.word_base**k for k in range(length)), np.zeros(size, np.int64))
+            place = np.searchsorted(keys[order], found)
+            hit = place[place < len(keys)][keys[order][place[place < len(keys)]] == found[place < len(keys)]]
+            counts[numbers[order]] = np.bincount(hit, minlength=len(keys))
+        return counts
+
     def bigram_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Character ids of the two halves of each bigram, `PADDING` for the end of a sentence: int64, (pairs, 2); and
         its id: (pairs,). Where tokens are longer than a character, a bigram may have halves in several ways."""
@@ -156,13 +217,17 @@ class Vocab:
         """Raises VocabError unless `text` is what `to_json` writes."""
         try:
             fields = json.loads(text)
-            values: dict[str, Any] = {name: v if name == "scheme" else tuple(v) for name, v in fields.items()}
+            plain = ("scheme", "own_words")
+            values: dict[str, Any] = {name: v if name in plain else tuple(v) for name, v in fields.items()}
             vocab = cls(**values)
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise VocabError(f"not a vocabulary: {error}") from None
-        named = (vocab.scheme, *vocab.chars, *vocab.bigrams, *vocab.tags, *vocab.outside_chars, *vocab.outside_bigrams)
+        named = (vocab.scheme, *vocab.all_chars, *vocab.all_bigrams, *vocab.tags, *vocab.words)
         if vocab.scheme not in list(SCHEMES) or not all(isinstance(name, str) for name in named):
             raise VocabError(f"not a vocabulary: scheme {vocab.scheme!r}, names must be strings")
+        known = all(len(word) in LENGTHS and all(char in vocab._char_ids for char in word) for word in vocab.words)
+        if not known or type(vocab.own_words) is not int or not 0 <= vocab.own_words <= len(vocab.words):
+            raise VocabError("not a vocabulary: words are not of its characters, or fewer than have vectors")
         if not vocab.tags or vocab.tags[0] != OUTSIDE or not all(is_tag(tag, vocab.scheme) for tag in vocab.tags):
             raise VocabError(f"not a vocabulary: tags {', '.join(vocab.tags)} are not O and {vocab.scheme} tags")
         return vocab

@@ -40,6 +40,7 @@ OUT_OF_RANGE = [
     ("seed", -1),
     ("seed", 2**32),
     ("batch_size", 0),
+    ("word_size", 0),
     ("train_epochs", 0),
     ("learning_rate", 0.0),
     ("learning_rate", float("nan")),
@@ -70,7 +71,7 @@ def test_a_value_out_of_range_is_named(name, value):
 
 
 def test_every_setting_with_a_range_is_in_the_list_above():
-    paths = {"data_dir", "embeddings", "init_from", "output_dir", "teacher"}
+    paths = {"data_dir", "embeddings", "init_from", "lexicon", "output_dir", "teacher"}
     free = paths | {"distributed", "overwrite", "resume"}
     assert {flag.name for flag in FLAGS} - {name for name, _ in OUT_OF_RANGE} == free
 

@@ -10,9 +10,11 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
+    {"words"},
     {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "shared_memory", "tags"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
+    {"lexicon"},
     {"corpus", "mentions", "model"},
     {"mistakes", "onnx_tagger", "paths", "spelling", "windows"},
     {"evaluation", "highlight", "texts"},

@@ -103,7 +103,7 @@ def test_a_tagger_starts_from_it_and_goes_on(pretrained, tmp_path) -> None:
     place = tagger.vocab.outside_chars.index("龘")
     assert torch.equal(tagger.model.char_embedding.outside[place], outside)
     card = (path / "best" / "README.md").read_text(encoding="utf-8")
-    assert "Started from outside knowledge: init_from run." in card
+    assert "Knowledge from outside: init_from run." in card
     assert not [name for name in (path / "best").iterdir() if str(start).encode() in name.read_bytes()]
 
 
@@ -151,3 +151,23 @@ def test_the_commands_from_another_directory(text, tmp_path, capsys) -> None:
     assert "characters and" in shown and "join the vocabulary" in shown
     assert cli.main([*words[:-4], "--hidden-size", "24", "--overwrite"]) == 1
     assert "set --hidden-size 16" in capsys.readouterr().err
+
+
+def test_a_tagger_reads_a_lexicon(tmp_path) -> None:
+    """Two workers; the model directory knows the words, and its scores are those of the run."""
+    corpus = sample_corpus()
+    words = {"".join(s.tokens[i : i + 2]) for s in corpus.train[:200] for i in range(len(s.tokens) - 1)}
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("".join(f"{word} 3 n\n" for word in sorted(words)), encoding="utf-8")
+    seen = []
+    settings = {**SMALL, "lexicon": str(lexicon), "num_workers": 2, "train_epochs": 2}
+    settings["output_dir"] = str(tmp_path / "r")
+    result, path = train(Config().with_fields(**settings), on_coverage=seen.append)
+    assert seen == [result["outside"]]
+    assert result["outside"]["words"] >= result["outside"]["own_words"] > 100
+    scores = Tagger.load(path / "best").score(corpus.test)
+    assert scores["entity"]["f1"] == pytest.approx(result["test"]["entity"]["f1"], abs=1e-9)
+    card = (path / "best" / "README.md").read_text(encoding="utf-8")
+    assert "Knowledge from outside: lexicon words.txt." in card
+    with pytest.raises(ConfigError, match="a language model reads none"):
+        pretrain(Config().with_fields(lexicon=str(lexicon)), [lexicon])

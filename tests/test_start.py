@@ -80,7 +80,7 @@ def test_bigrams_stay_random_where_sizes_differ(config, corpus):
 def test_coverage(config, corpus):
     begin = start.read_start(config, corpus)
     vocab = start.make_vocab(corpus, begin, config)
-    covered = start.coverage(begin, vocab, corpus)
+    covered = start.coverage(begin, vocab, corpus, config)
     assert covered["embeddings"] == config.data.embeddings
     assert (covered["vectors"], covered["repeated"]) == (7, 0)
     assert covered["splits"]["dev"] == {"characters": 3, "known_characters": 2, "known_text": pytest.approx(2 / 3)}
