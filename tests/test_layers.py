@@ -10,11 +10,11 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "shared_memory", "tags"},
+    {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "report_values", "shared_memory", "tags"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
     {"corpus", "mentions", "model"},
-    {"mistakes", "onnx_tagger", "paths", "spelling", "windows"},
+    {"mistakes", "onnx_tagger", "paths", "report_charts", "spelling", "windows"},
     {"evaluation", "highlight", "texts"},
     {"raw_text", "sample", "precision", "ensemble"},
     {"step"},
@@ -35,7 +35,7 @@ COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrai
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
-    *("evaluation", "onnx_tagger", "spelling"),
+    *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}
