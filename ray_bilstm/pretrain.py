@@ -42,7 +42,7 @@ def pretrain(
     if config.run.resume:
         raise ConfigError("resume is True: pretraining keeps nothing to go on with; leave it out")
     config = config.with_fields(num_layers=1, token_dropout=0.0, mention_replacement=0.0, adversarial=0.0)
-    result, job = train.run(
+    result, job, _ = train.run(
         run_worker,
         config,
         time.time(),

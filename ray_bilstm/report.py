@@ -1,23 +1,28 @@
 """The report of a run, as one HTML page.
 
-`render_report` turns its figures (`result.json`), its epochs (`history.jsonl`) and its settings (`config.json`) into
-text that opens on a cluster's login node, in a mail and in ten years: no script, no font and no image from elsewhere.
+`render_report` turns its figures (`result.json`), its epochs (`history.jsonl`), its settings (`config.json`) and what
+its best model gets wrong (`evaluation.json`) into text that opens on a cluster's login node, in a mail and in ten
+years: no font, no image and no script from elsewhere; its own script filters the wrong sentences and does nothing else.
 
 A pure function from dictionaries to text, without clock: the same run gives the same bytes. Whatever a run did not
-measure (a test score in a throughput run, a confusion matrix) is left out. Names from a corpus are escaped.
+measure (a test score in a throughput run, a confusion matrix) is left out. Text and names from a corpus are escaped.
 
-    page = render_report(result, history, config, command="python jobs/train_1p.py --data-dir data")
+    page = render_report(result, history, config, evaluation, command="python jobs/train_1p.py --data-dir data")
 """
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from ray_bilstm.report_charts import draw_curves
+from ray_bilstm.report_errors import draw_errors, draw_mistakes, interval
 from ray_bilstm.report_values import (
     KINDS,
     MISSING,
     SPLITS,
+    anchor,
     by_type,
     corpus_splits,
     dig,
@@ -43,45 +48,68 @@ ray_bilstm, not of ResumeNER: they show that the run works, not how good the mod
 
 
 def render_report(
-    result: Mapping[str, Any], history: Sequence[Mapping[str, Any]], config: Mapping[str, Any], *, command: str = ""
+    result: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None = None,
+    *,
+    command: str = "",
 ) -> str:
     """The whole HTML page of one run; what the run did not measure is left out."""
-    name = text(result.get("name") or "run")
-    sections = [
-        section("Curves", "训练曲线", draw_curves(result, history)),
-        section("Scores", "成绩", _scores(result)),
-        section("Entity types", "各类实体", _types(result)),
-        section("Confusion", "混淆矩阵", _confusion(result)),
-        section("Time", "用时", _time(result)),
-        section("Corpus", "语料", _corpus(result)),
-        section("Warnings", "警告", _warnings(result)),
-        section("Run and versions", "环境与版本", _run(result)),
-        section("Configuration", "配置", _configuration(config)),
-        section("Reproduce", "复现", f"<pre><code>{text(command)}</code></pre>" if command else ""),
+    evaluation = evaluation or {}
+    drawn = [
+        ("Curves", "训练曲线", draw_curves(result, history)),
+        ("Scores", "成绩", _scores(result)),
+        ("Entity types", "各类实体", _types(result, evaluation)),
+        ("Mistakes", "错误分析", draw_mistakes(evaluation, result)),
+        ("Confusion", "混淆矩阵", _confusion(result)),
+        ("Time", "用时", _time(result)),
+        ("Corpus", "语料", _corpus(result)),
+        ("Warnings", "警告", _warnings(result)),
+        ("Run and versions", "环境与版本", _run(result)),
+        ("Configuration", "配置", _configuration(config)),
+        ("Reproduce", "复现", f"<pre><code>{text(command)}</code></pre>" if command else ""),
+        ("Wrong sentences", "出错的句子", draw_errors(evaluation)),
     ]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
-<title>{name} · ray_bilstm</title>
-<style>{resources.files("ray_bilstm").joinpath("report.css").read_text(encoding="utf-8")}</style>
-</head>
+    name, titles = text(result.get("name") or "run"), [title for title, _, body in drawn if body]
+    script = _own("report.js") if evaluation.get("errors") else ""
+    return f"""{_head(name, script=script)}
 <body>
 <header>
 <p class="over">ray_bilstm · Training report <span lang="zh">训练报告</span></p>
 <h1>{name}</h1>
 {NOTICE if dig(result, "corpus", "embedded_sample") else ""}
 {_headline(result)}
+<nav>{" ".join(f'<a href="#{anchor(title)}">{title}</a>' for title in titles)}</nav>
 </header>
 <main>
-{"".join(sections)}</main>
+{"".join(section(*parts) for parts in drawn)}</main>
+{f"<script>{script}</script>" if script else ""}
 </body>
 </html>
 """
+
+
+def _own(file: str) -> str:
+    return resources.files("ray_bilstm").joinpath(file).read_text(encoding="utf-8")
+
+
+def _head(name: str, *, script: str) -> str:
+    """A browser runs `script`, whose digest the policy names, and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    allowed = f"; script-src 'sha256-{digest}'" if script else ""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{allowed}"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<link rel="icon" href="data:,">
+<title>{name} · ray_bilstm</title>
+<style>{_own("report.css")}</style>
+</head>"""
 
 
 def _headline(result: Mapping[str, Any]) -> str:
@@ -121,12 +149,17 @@ def _scores(result: Mapping[str, Any]) -> str:
     return f'<div class="pair">{"".join(tables)}</div>{note}' if splits else ""
 
 
-def _types(result: Mapping[str, Any]) -> str:
+def _types(result: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
     split = scored_split(result)
     types = dig(result, split, "per_type")
     if not types:
         return "" if types is None else f'<p class="soft">No entities in {split}.</p>'
-    return table((SPLITS[split], *SCORES[1:], "Support"), ([text(name), *rest] for name, *rest in by_type(types)))
+    found = dig(evaluation, "per_type") if evaluation.get("split") == split else None
+    rows = [
+        [text(name), *scores, *([interval(found.get(name))] if found else []), support]
+        for name, *scores, support in by_type(types)
+    ]
+    return table((SPLITS[split], *SCORES[1:], *(["95 % of F1"] if found else []), "Support"), rows)
 
 
 def _confusion(result: Mapping[str, Any]) -> str:

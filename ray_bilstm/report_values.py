@@ -79,9 +79,14 @@ def corpus_splits(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 # ---- pieces of the page ----
 
 
+def anchor(title: str) -> str:
+    """The id of a section."""
+    return title.lower().replace(" ", "-")
+
+
 def section(title: str, chinese: str, body: str) -> str:
     heading = f'<h2>{title} <small lang="zh">{chinese}</small></h2>'
-    return f'<section id="{title.lower().replace(" ", "-")}">\n{heading}\n{body}\n</section>\n' if body else ""
+    return f'<section id="{anchor(title)}">\n{heading}\n{body}\n</section>\n' if body else ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "numbers") -> str:

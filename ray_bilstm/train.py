@@ -7,6 +7,7 @@ claim, starts the trainer, passes on the history as it grows, and writes the res
 from __future__ import annotations
 
 import dataclasses
+import logging
 import platform
 import shlex
 import shutil
@@ -23,7 +24,20 @@ import ray.train
 import torch
 
 import ray_bilstm
-from ray_bilstm import card, checkpoint, cluster, dataset, perf, report, run_directory, start, stream, teacher, worker
+from ray_bilstm import (
+    card,
+    checkpoint,
+    cluster,
+    dataset,
+    perf,
+    report,
+    review,
+    run_directory,
+    start,
+    stream,
+    teacher,
+    worker,
+)
 from ray_bilstm.config import Config, ConfigError, DataConfig, iter_flags
 from ray_bilstm.corpus import Corpus, Sentence, read_corpus
 from ray_bilstm.launch import connect, explain, fit_to_cluster, make_trainer
@@ -33,6 +47,8 @@ from ray_bilstm.vocab import Vocab
 from ray_bilstm.worker import Job, Outcome, Teaching
 
 Record = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +87,7 @@ def train(
         given = run_directory.choose_path(config.run.output_dir, "")
         if run_directory.is_finished(given):
             return run_directory.read_result(given), given
-    result, job = run(
+    result, job, corpus = run(
         worker.run,
         config,
         started,
@@ -84,7 +100,8 @@ def train(
     text = card.render_card(result, job.config.to_dict())
     for model in (run_directory.BEST, run_directory.LAST):
         checkpoint.write_file(job.path / model / checkpoint.CARD, text)
-    _finish(job, result, "python -m ray_bilstm train")
+    evaluation = review.review(job.path, corpus, threads=job.threads)
+    _finish(job, result, "python -m ray_bilstm train", evaluation)
     return result, job.path
 
 
@@ -98,7 +115,7 @@ def measure(
     """
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
-    result, job = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
+    result, job, _ = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
     _finish(job, result, "python jobs/perf_1p.py")
     return result, job.path
 
@@ -116,10 +133,11 @@ def run(
     on_start: Callable[[Corpus], None] | None = None,
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
-) -> tuple[Record, Job]:
-    """Read, connect, encode, run `function` on the workers: the content of result.json, and what they were told.
+) -> tuple[Record, Job, Corpus]:
+    """Read, connect, encode, run `function` on the workers.
 
-    `corpus` is that of the settings by default; `prefix` begins the name of a run directory that is not given.
+    Returns the content of result.json, what the workers were told, and the corpus, which is that of the settings by
+    default; `prefix` begins the name of a run directory that is not given.
     """
     if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
         run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
@@ -178,7 +196,7 @@ def run(
         "total": time.time() - started,
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
-    return _describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
+    return _describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job, corpus
 
 
 def load_corpus(data: DataConfig) -> Corpus:
@@ -295,11 +313,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _finish(job: Job, result: Record, command: str) -> None:
-    """The report, and last the result."""
+def _finish(job: Job, result: Record, command: str, evaluation: Record | None = None) -> None:
+    """The report, and last the result, which does not depend on the report."""
     history, config = run_directory.read_history(job.path), job.config
-    page = report.render_report(result, history, config.to_dict(), command=_command(command, config))
-    checkpoint.write_file(job.path / run_directory.REPORT, page)
+    try:
+        page = report.render_report(result, history, config.to_dict(), evaluation, command=_command(command, config))
+        checkpoint.write_file(job.path / run_directory.REPORT, page)
+    except Exception:
+        logger.warning("%s: not written; the run has its result", job.path / run_directory.REPORT, exc_info=True)
     run_directory.close_run(job.path, result)
 
 
