@@ -50,15 +50,14 @@ def draw_mistakes(evaluation: Record, result: Record) -> str:
         return ""
     kinds = (
         [
-            f'{kind} <span class="zh" lang="zh">{TOLD[kind][1]}</span>',
+            f'{kind} <span class="zh" lang="zh">{TOLD[kind][1]}</span><br><span class="soft">{TOLD[kind][0]}</span>',
             *(number(evaluation["mistakes"][side][kind]) for side in ("gold", "predicted")),
-            f'<span class="soft">{TOLD[kind][0]}</span>',
         ]
         for kind in KINDS
     )
     parts = [
         _whose(evaluation, result),
-        table(("Mistake 错误", "Of gold 标注", "Of predicted 预测", ""), kinds),
+        table(("Mistake 错误", "Of gold 标注", "Of predicted 预测"), kinds),
         _seen(evaluation.get("seen") or {}),
         '<h3>Types <small lang="zh">类型混淆</small></h3>',
         '<p class="soft">Each gold entity (row) by the type of the predicted one that overlaps it most (column); the'
