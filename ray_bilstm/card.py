@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ray_bilstm.report import (
+from ray_bilstm.report_values import (
     KINDS,
     PARTS,
     SPLITS,

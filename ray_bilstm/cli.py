@@ -197,11 +197,12 @@ def _report(options: argparse.Namespace) -> int:
     """Write the report.html of a finished run again."""
     from ray_bilstm.checkpoint import write_file
     from ray_bilstm.report import render_report
-    from ray_bilstm.run_directory import REPORT, read_config, read_history, read_result
+    from ray_bilstm.run_directory import REPORT, read_config, read_evaluation, read_history, read_result
 
-    page = render_report(read_result(options.run), read_history(options.run), read_config(options.run))
-    write_file(options.run / REPORT, page)
-    print(options.run / REPORT)
+    run = options.run
+    page = render_report(read_result(run), read_history(run), read_config(run), read_evaluation(run))
+    write_file(run / REPORT, page)
+    print(run / REPORT)
     return 0
 
 

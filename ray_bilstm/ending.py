@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shlex
 from importlib import metadata
@@ -16,6 +17,8 @@ from ray_bilstm.corpus import Corpus
 
 if TYPE_CHECKING:
     from ray_bilstm.worker import Job
+
+logger = logging.getLogger(__name__)
 
 
 def describe(job: Job, corpus: Corpus) -> dict[str, Any]:
@@ -57,11 +60,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def finish(job: Job, result: dict[str, Any], command: str) -> None:
-    """The report, and last the result."""
+def finish(job: Job, result: dict[str, Any], command: str, evaluation: dict[str, Any] | None = None) -> None:
+    """The report, and last the result, which does not depend on the report."""
     history, config = run_directory.read_history(job.path), job.config
-    page = report.render_report(result, history, config.to_dict(), command=_command(command, config))
-    checkpoint.write_file(job.path / run_directory.REPORT, page)
+    try:
+        page = report.render_report(result, history, config.to_dict(), evaluation, command=_command(command, config))
+        checkpoint.write_file(job.path / run_directory.REPORT, page)
+    except Exception:
+        logger.warning("%s: not written; the run has its result", job.path / run_directory.REPORT, exc_info=True)
     run_directory.close_run(job.path, result)
 
 

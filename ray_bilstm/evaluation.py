@@ -60,6 +60,7 @@ def evaluate(
     }
     report |= {
         "sentences": len(sentences),
+        "sentences_wrong": sum(bool(one.gold or one.predicted) for one in compared),
         "mistakes": {side: {kind: counts[kind] for kind in KINDS} for side, counts in kinds.items()},
         "types": {"types": [*types, NONE], "matrix": _type_matrix(compared, [*types, NONE]).tolist()},
     }
@@ -160,17 +161,23 @@ def _worst(
         yield {
             "line": sentence.line,
             "tokens": list(sentence.tokens),
+            "correct": [_entity(sentence, span, chances) for span in compared[i].correct],
             "mistakes": [_told(mistake, sentence, chances) for mistake in compared[i].mistakes],
         }
 
 
 def _told(mistake: Mistake, sentence: Sentence, chances: dict[Span, float | None]) -> Record:
-    told: Record = {"kind": mistake.kind}
-    for side, span in (("gold", mistake.gold), ("predicted", mistake.predicted)):
-        told[side] = span and {"text": spell(sentence.tokens[span.start : span.end]), **span._asdict()}
-    if mistake.predicted:
-        told["predicted"]["score"] = chances[mistake.predicted]
-    return told
+    return {
+        "kind": mistake.kind,
+        "gold": mistake.gold and _entity(sentence, mistake.gold),
+        "predicted": mistake.predicted and _entity(sentence, mistake.predicted, chances),
+    }
+
+
+def _entity(sentence: Sentence, span: Span, chances: dict[Span, float | None] | None = None) -> Record:
+    """An entity, with its score where it was predicted."""
+    told = {"text": spell(sentence.tokens[span.start : span.end]), **span._asdict()}
+    return told if chances is None else told | {"score": chances[span]}
 
 
 # Text -----------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ray_bilstm.report import MISSING, tick_text, ticks
+from ray_bilstm.report_charts import tick_text, ticks
+from ray_bilstm.report_values import MISSING
 from ray_bilstm.study import FINISHED, MEASURES, STOPPED
 
 COLOURS = ("#2f6f9f", "#c4622d", "#3d8b57", "#8a5aa8", "#b08a1e", "#4f4f4f", "#a33a55", "#2a9d9d")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray_bilstm.spelling import gap, spell
 
@@ -49,10 +49,24 @@ header mark { margin-right: .4rem; white-space: nowrap; }
 """
 
 
+class Place(Protocol):
+    """What has a place in a text: an entity."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+def hue(number: int, count: int) -> int:
+    """The colour of the type of this number among `count`, in degrees."""
+    return round(20 + 360 * number / max(1, count))
+
+
 def iter_html(tagged: Iterable[Tagged], types: Sequence[str], *, title: str) -> Iterator[str]:
     """The page, piece by piece; `types` are those that the model knows."""
     numbers = {type: number for number, type in enumerate(types)}
-    hues = "".join(f".t{i} {{ --hue: {round(20 + 360 * i / max(1, len(types)))}; }}\n" for i in range(len(types)))
+    hues = "".join(f".t{i} {{ --hue: {hue(i, len(types))}; }}\n" for i in range(len(types)))
     legend = " ".join(f'<mark class="t{i}">{html.escape(type)}</mark>' for type, i in numbers.items())
     yield f"""<!DOCTYPE html>
 <html lang="en">
@@ -69,31 +83,41 @@ def iter_html(tagged: Iterable[Tagged], types: Sequence[str], *, title: str) -> 
 <header><h1>{html.escape(title)}</h1>{legend}</header>
 <ol>
 """
+
+    def mark(inside: str, entity: Entity) -> str:
+        return _mark(inside, entity, numbers[entity.type])
+
     texts, found = 0, Counter[str]()
     for (text, _), entities in tagged:
         found.update(entity.type for entity in entities)
         texts += 1
-        yield f"<li><span>{_marked(text, entities, numbers)}</span></li>\n"
+        yield f"<li><span>{marked(text, entities, mark)}</span></li>\n"
     counts = ", ".join(f"{html.escape(type)} {count:,}" for type, count in found.most_common())
     named = f": {counts}" if counts else ""
     yield f"</ol>\n<footer><strong>{found.total():,} entities</strong> in {texts:,} texts{named}</footer>\n"
     yield "</body>\n</html>\n"
 
 
-def _marked(text: str | Sequence[str], entities: Sequence[Entity], numbers: dict[str, int]) -> str:
+def marked(
+    text: str | Sequence[str], entities: Sequence[Place], mark: Callable[[str, Any], str], *, most: int | None = None
+) -> str:
+    """The text with what `mark` makes of each entity and its words; of more than `most` tokens without one, the ends
+    alone."""
     done, before = 0, ""
     pieces = []
     for entity in entities:
         plain, inside = text[done : entity.start], text[entity.start : entity.end]
-        pieces.append(_plain(before, plain))
+        pieces.append(_plain(before, plain, most))
         before = (plain or [before])[-1]
-        pieces += [gap(before, inside[0]), _mark(spell(inside), entity, numbers[entity.type])]
+        pieces += [gap(before, inside[0]), mark(spell(inside), entity)]
         done, before = entity.end, inside[-1]
-    return "".join([*pieces, _plain(before, text[done:])])
+    return "".join([*pieces, _plain(before, text[done:], most)])
 
 
-def _plain(before: str, tokens: str | Sequence[str]) -> str:
+def _plain(before: str, tokens: str | Sequence[str], most: int | None) -> str:
     """Tokens outside entities, behind the one `before`."""
+    if most and len(tokens) > most:
+        return f"{_plain(before, tokens[: most // 2], None)} … {html.escape(spell(tokens[-(most // 2) :]))}"
     return html.escape(gap(before, tokens[0]) + spell(tokens)) if tokens else ""
 
 

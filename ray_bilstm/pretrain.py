@@ -44,7 +44,7 @@ def pretrain(
     if config.data.lexicon is not None:
         raise ConfigError("lexicon is set, but a language model reads none: give --lexicon to train")
     config = config.with_fields(num_layers=1, token_dropout=0.0, mention_replacement=0.0, adversarial=0.0)
-    result, job = train.run(
+    result, job, _ = train.run(
         run_worker,
         config,
         time.time(),

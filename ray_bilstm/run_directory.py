@@ -4,6 +4,7 @@ config.json    every setting in force
 history.jsonl  one line an epoch
 events.jsonl   what interrupted the run, and how it went on; none in most runs
 best/ last/    model directories (`checkpoint.py`)
+evaluation.json  what the best model gets wrong on test (`review.py`)
 report.html    the run on one page
 trace/         what the profiler saw, of a throughput run that was asked for it
 result.json    the figures; written last: its presence means the run ended well
@@ -24,10 +25,11 @@ from ray_bilstm.checkpoint import VOCAB, has_state, write_file
 from ray_bilstm.config import Config
 from ray_bilstm.vocab import Vocab
 
-CONFIG, HISTORY, RESULT, REPORT, BEST, LAST, TRACE = (
+CONFIG, HISTORY, RESULT, EVALUATION, REPORT, BEST, LAST, TRACE = (
     "config.json",
     "history.jsonl",
     "result.json",
+    "evaluation.json",
     "report.html",
     "best",
     "last",
@@ -136,13 +138,13 @@ def check_same_vocab(path: Path, vocab: Vocab) -> None:
 def _set_aside(path: Path) -> None:
     aside = path / REPLACED
     if aside.exists():  # an earlier replacement failed: what it set aside is the run that ended well
-        for name in (RESULT, HISTORY, EVENTS, CONFIG, REPORT):
+        for name in (RESULT, HISTORY, EVENTS, CONFIG, EVALUATION, REPORT):
             (path / name).unlink(missing_ok=True)
         for name in (BEST, LAST):
             shutil.rmtree(path / name, ignore_errors=True)
         return
     aside.mkdir()
-    for name in (RESULT, HISTORY, EVENTS, CONFIG, REPORT, BEST, LAST):
+    for name in (RESULT, HISTORY, EVENTS, CONFIG, EVALUATION, REPORT, BEST, LAST):
         with contextlib.suppress(FileNotFoundError):
             os.replace(path / name, aside / name)
 
@@ -200,6 +202,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path}: got {type(value).__name__}, expected an object")
     return value
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What `review.py` left; nothing of a run that has none. Raises RunError where it cannot be read."""
+    return read_json(path / EVALUATION) if (path / EVALUATION).exists() else {}
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

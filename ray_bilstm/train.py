@@ -25,6 +25,7 @@ from ray_bilstm import (
     dataset,
     ending,
     perf,
+    review,
     run_directory,
     start,
     stream,
@@ -82,7 +83,7 @@ def train(
         if run_directory.is_finished(given):
             run_directory.check_free(given, config)
             return run_directory.read_result(given), given
-    result, job = run(
+    result, job, corpus = run(
         worker.run,
         config,
         started,
@@ -98,7 +99,8 @@ def train(
     try:
         for model in (run_directory.BEST, run_directory.LAST):
             checkpoint.write_file(job.path / model / checkpoint.CARD, text)
-        ending.finish(job, result, "python -m ray_bilstm train")
+        evaluation = review.review(job.path, corpus, threads=job.threads)
+        ending.finish(job, result, "python -m ray_bilstm train", evaluation)
     except OSError as error:
         raise run_directory.RunError(
             f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
@@ -116,7 +118,7 @@ def measure(
     """
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
-    result, job = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
+    result, job, _ = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
     ending.finish(job, result, "python jobs/perf_1p.py")
     return result, job.path
 
@@ -135,10 +137,11 @@ def run(
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
     on_event: Callable[[str], None] | None = None,
-) -> tuple[Record, Job]:
-    """Read, connect, encode, run `function` on the workers: the content of result.json, and what they were told.
+) -> tuple[Record, Job, Corpus]:
+    """Read, connect, encode, run `function` on the workers.
 
-    `corpus` is that of the settings by default; `prefix` begins the name of a run directory that is not given.
+    Returns the content of result.json, what the workers were told, and the corpus, which is that of the settings by
+    default; `prefix` begins the name of a run directory that is not given.
     """
     if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
         run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
@@ -203,7 +206,7 @@ def run(
         "total": time.time() - started,
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
-    return ending.describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job
+    return ending.describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job, corpus
 
 
 def load_corpus(data: DataConfig) -> Corpus:

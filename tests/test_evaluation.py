@@ -11,7 +11,7 @@ from ray_bilstm import Tagger, cli, corpus, evaluation
 from ray_bilstm.evaluation import evaluate, format_evaluation
 from ray_bilstm.formats import Sentence
 from ray_bilstm.predict import Entity
-from ray_bilstm.tags import Span, from_spans
+from ray_bilstm.tags import Span, from_spans, to_spans
 
 TAGS = ["O", *(f"{prefix}-{type}" for type in "AB" for prefix in "BMES")]
 
@@ -57,6 +57,14 @@ def test_the_parts_add_up(case):
     wrong = [(e["line"], len(e["mistakes"])) for e in report["errors"]]
     assert [count for _, count in wrong] == sorted((count for _, count in wrong), reverse=True)
     assert (len(wrong) > 0) == (support + found > 2 * correct)
+    assert report["sentences_wrong"] == len(wrong)
+    for error in report["errors"]:
+        told = [error["correct"], [m["gold"] for m in error["mistakes"]], [m["predicted"] for m in error["mistakes"]]]
+        right, gold, guessed = ({Span(e["start"], e["end"], e["type"]) for e in part if e} for part in told)
+        place = error["line"] - 1
+        assert sorted(right | gold) == to_spans(sentences[place].tags, "BMES")
+        assert sorted(right | guessed) == [Span(*entity[2:4], entity.type) for entity in predicted[place]]
+        assert all(e["score"] == 0.5 for e in (*told[0], *told[2]) if e)
     for row in (report["entity"], *report["per_type"].values()):
         assert row["low95"] is None or 0 <= row["low95"] <= row["high95"] <= 1
     assert format_evaluation(report, path="x").count("x:") == len(wrong)

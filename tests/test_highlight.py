@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_bilstm.highlight import iter_html
+from ray_bilstm.highlight import iter_html, marked
 from ray_bilstm.predict import Entity
 from ray_bilstm.texts import Text
 
@@ -78,3 +78,9 @@ def test_the_page_needs_nothing_else():
     assert not re.search(r"<script|<img|src=|@import|url\(|https?://", page)
     assert "default-src 'none'" in page
     assert Page(render()).texts == []
+
+
+def test_long_stretches_without_entities_can_be_cut_short():
+    found = [Entity("", "NAME", 10, 12)]
+    text = marked("一二三四五六七八九十王芳甲乙丙丁", found, lambda inside, entity: f"[{inside}]", most=4)
+    assert text == "一二 … 九十[王芳]甲乙丙丁"

@@ -11,20 +11,20 @@ import ray_bilstm
 
 LAYERS = [
     {"words"},
-    {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "shared_memory", "tags"},
+    {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "report_values", "shared_memory", "tags"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
     {"lexicon"},
     {"corpus", "mentions", "model"},
-    {"mistakes", "onnx_tagger", "paths", "spelling", "windows"},
+    {"mistakes", "onnx_tagger", "paths", "report_charts", "spelling", "windows"},
     {"evaluation", "highlight", "texts"},
-    {"raw_text", "sample", "precision", "ensemble"},
+    {"raw_text", "report_errors", "sample", "precision", "ensemble"},
     {"step"},
     {"loop"},
     {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
     {"predict", "attend", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
-    {"export", "failures", "teacher", "worker", "launch", "search_directory"},
+    {"export", "failures", "teacher", "worker", "launch", "search_directory", "review"},
     {"train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
@@ -37,7 +37,7 @@ COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrai
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
-    *("evaluation", "onnx_tagger", "spelling"),
+    *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}

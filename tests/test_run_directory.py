@@ -7,7 +7,7 @@ import pytest
 from ray_bilstm import run_directory
 from ray_bilstm.checkpoint import STATE
 from ray_bilstm.config import Config
-from ray_bilstm.run_directory import BEST, CONFIG, HISTORY, LAST, REPLACED, RESULT, RunError
+from ray_bilstm.run_directory import BEST, CONFIG, EVALUATION, HISTORY, LAST, REPLACED, RESULT, RunError
 
 
 def fill(path, *, result=None, note="first"):
@@ -17,6 +17,7 @@ def fill(path, *, result=None, note="first"):
         (path / name / "model.safetensors").write_text(note, encoding="utf-8")
     (path / LAST / STATE).write_text(note, encoding="utf-8")
     run_directory.write_history(path, [{"epoch": 1, "note": note}])
+    (path / EVALUATION).write_text('{"split": "test"}', encoding="utf-8")
     if result:
         run_directory.close_run(path, result)
 
@@ -56,6 +57,8 @@ def test_overwriting_keeps_the_earlier_run_until_the_new_one_has_ended(tmp_path)
     assert names(tmp_path) == sorted([REPLACED, CONFIG, "mine.txt"])
     assert not run_directory.is_finished(tmp_path)
     assert run_directory.read_result(tmp_path / REPLACED) == {"name": "first"}
+    assert run_directory.read_evaluation(tmp_path / REPLACED) == {"split": "test"}
+    assert run_directory.read_evaluation(tmp_path) == {}
 
     fill(tmp_path, note="second")  # killed
     run_directory.open_run(tmp_path, config(overwrite=True))
@@ -64,7 +67,7 @@ def test_overwriting_keeps_the_earlier_run_until_the_new_one_has_ended(tmp_path)
 
     fill(tmp_path, note="third", result={"name": "third"})
     assert run_directory.read_result(tmp_path) == {"name": "third"}
-    assert names(tmp_path) == sorted([BEST, CONFIG, HISTORY, LAST, RESULT, "mine.txt"])
+    assert names(tmp_path) == sorted([BEST, CONFIG, EVALUATION, HISTORY, LAST, RESULT, "mine.txt"])
 
 
 def test_a_run_is_resumed_with_its_settings_only(tmp_path):

@@ -81,7 +81,7 @@ def test_a_run_leaves_what_the_contract_says(run, data_dir) -> None:
     result, path, seen = run
     model = ["README.md", "config.json", "model.safetensors", "vocab.json"]
     assert sorted(p.name for p in path.iterdir()) == [
-        *("best", "config.json", "history.jsonl", "last", "report.html", "result.json")
+        *("best", "config.json", "evaluation.json", "history.jsonl", "last", "report.html", "result.json")
     ]
     assert sorted(p.name for p in (path / "best").iterdir()) == model
     assert sorted(p.name for p in (path / "last").iterdir()) == sorted([*model, STATE, PREVIOUS])
@@ -138,6 +138,10 @@ def test_the_saved_model_scores_what_the_run_reported(run) -> None:
     result, path, _ = run
     scores = Tagger.load(path / "best").score(_corpus(result).test)
     assert scores["entity"] == result["test"]["entity"]
+    evaluation = run_directory.read_evaluation(path)
+    assert evaluation["entity"]["f1"] == pytest.approx(result["test"]["entity"]["f1"], abs=1e-9)
+    page = (path / "report.html").read_text(encoding="utf-8")
+    assert page.count('<p class="soft">line ') == min(200, evaluation["sentences_wrong"]) > 0
 
 
 def _corpus(result) -> Corpus:
