@@ -46,8 +46,9 @@ def fit(
             outcome.set_exception(error)
 
     with _signals_to(path, on_event, listen=stoppable) as received:
+        lines = run_directory.follow(path, stop=outcome.done)
         threading.Thread(target=work, name="trainer", daemon=True).start()
-        for line in run_directory.follow(path, stop=outcome.done):
+        for line in lines:
             if "epoch" in line and on_epoch:
                 on_epoch(line)
             elif "text" in line and on_event:

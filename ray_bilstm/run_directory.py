@@ -227,7 +227,10 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 def follow(path: Path, *, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     """Events, and records of the history, that are written from now on, until `stop()` is true and all are given."""
-    files = {path / name: len(_read_lines(path / name)) for name in (EVENTS, HISTORY)}
+    return _follow({path / name: len(_read_lines(path / name)) for name in (EVENTS, HISTORY)}, stop)
+
+
+def _follow(files: dict[Path, int], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
     while True:
         ending = stop()
         for file, known in files.items():
