@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ray_bilstm import Tagger, report, review, train
+from ray_bilstm import Tagger, report, review
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus
 
@@ -64,6 +64,6 @@ def test_a_failure_is_told_and_leaves_nothing(run, make_corpus, sentences, monke
 
 def test_a_report_that_cannot_be_drawn_costs_no_result(tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(report, "render_report", lambda *_, **__: 1 / 0)
-    train._finish(types.SimpleNamespace(path=tmp_path, config=Config()), {"name": "x"}, "command", {})
+    ending.finish(types.SimpleNamespace(path=tmp_path, config=Config()), {"name": "x"}, "command", {})
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert "report.html: not written" in caplog.text
