@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ray_bilstm import Tagger, report, review
+from ray_bilstm import Tagger, ending, report, review
 from ray_bilstm.config import Config
 from ray_bilstm.corpus import Corpus
 
