@@ -16,26 +16,28 @@ LAYERS = [
     {"corpus", "mentions", "model"},
     {"mistakes", "onnx_tagger", "paths", "spelling", "windows"},
     {"evaluation", "highlight", "texts"},
-    {"raw_text", "sample", "precision", "ensemble"},
+    {"parts", "raw_text", "sample", "precision", "ensemble"},
     {"step"},
     {"loop"},
     {"checkpoint", "language_model", "perf"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
-    {"predict", "card", "dataset", "stream", "backend", "figures"},
+    {"predict", "bulk_directory", "card", "dataset", "stream", "backend", "figures"},
     {"export", "teacher", "worker", "launch", "search_directory"},
-    {"train"},
+    {"bulk", "train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
     {"cli_train"},
-    {"cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
+    {"cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
     {"cli"},
 ]
-WITH_RAY = {"backend", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
-COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"}
+WITH_RAY = {"backend", "bulk", "dataset", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
+COMMAND_LINE = {
+    *("cli", "cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"),
+}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
-    *("evaluation", "onnx_tagger", "spelling"),
+    *("evaluation", "onnx_tagger", "spelling", "parts"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}
