@@ -23,7 +23,7 @@ import torch
 from ray_bilstm import accelerator, cluster
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
-from ray_bilstm.bulk_directory import Task, open_directory
+from ray_bilstm.bulk_directory import Task, open_directory, remove_unfinished, unfinished
 from ray_bilstm.config import Config
 from ray_bilstm.ensemble_directory import read_tagger
 from ray_bilstm.launch import connect, fit_to_cluster
@@ -35,8 +35,8 @@ from ray_bilstm.texts import TextError, iter_jsonl, write_lines
 if TYPE_CHECKING:
     from ray_bilstm.texts import Tagged
 
-RETRIES = 3
-"""How often an actor that died starts again, and a part whose actor died is tried again; Ray's default is for ever."""
+MOST_DEATHS = 3
+"""Of workers at one part, which is then left out. Ray itself replaces a worker and tries its part again for ever."""
 
 COUNTED = ("sentences", "characters", "entities")
 
@@ -88,7 +88,7 @@ def tag_files(
     todo = [task for task in tasks if not task.output.exists()]
     counts = Counts(all_parts=len(tasks), found_parts=len(tasks) - len(todo))
     faults: dict[str, str] = {}
-    for row in _iter_done(todo, _Worker.arguments(model, chosen, claim, scores), claim, config.run.num_workers):
+    for row in _iter_done(todo, Worker.arguments(model, chosen, claim, scores), claim, config.run.num_workers):
         if row["fault"]:
             faults[row["output"]] = row["fault"]
         else:
@@ -98,6 +98,7 @@ def tag_files(
         )
         if on_part:
             on_part(counts)
+    remove_unfinished(tasks)
     changed = next((source.path for source in sources if not is_unchanged(source)), None)
     if changed:
         raise TextError(f"{changed}: has changed while it was read: run again with --overwrite")
@@ -111,7 +112,7 @@ def _add(counts: Counts, row: dict[str, Any]) -> Counts:
 def _iter_done(
     tasks: Sequence[Task], arguments: dict[str, Any], claim: cluster.Claim, num_workers: int
 ) -> Iterator[dict[str, Any]]:
-    """What `_Worker` says of each task, as they are done."""
+    """What `Worker` says of each task, as they are done."""
     if not tasks:
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -119,7 +120,7 @@ def _iter_done(
     rows = [{"source": str(task.source), **task.part._asdict(), "output": str(task.output)} for task in tasks]
     claims = dict(claim.resources)
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Worker,
+        Worker,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_kwargs=arguments,
@@ -127,8 +128,6 @@ def _iter_done(
         num_cpus=claims.pop("CPU", 0),
         num_gpus=claims.pop("GPU", 0),
         resources=claims,
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
     )
     try:
         yield from dataset.iter_rows()
@@ -136,7 +135,7 @@ def _iter_done(
         raise TrainingError(f"a worker failed: {str(error).strip().splitlines()[-1]}") from error
 
 
-class _Worker:
+class Worker:
     """An actor: a model on a device of its own."""
 
     def __init__(self, *, model: str, chosen: Accelerator, threads: int, scores: bool) -> None:
@@ -157,6 +156,11 @@ class _Worker:
         part, output = Part(row["begin"], row["end"], row["first"]), row["output"]
         self.counts, fault = dict.fromkeys(COUNTED, 0), ""
         try:
+            if len(unfinished(Path(output))) >= MOST_DEATHS:
+                raise TextError(
+                    f"{row['source']}:{part.first}: {MOST_DEATHS} workers died at the part that begins here: killed, or"
+                    " out of memory. Ray's logs (by default under /tmp/ray/session_latest/logs) say more"
+                )
             write_lines(Path(output), iter_jsonl(self._tag(Path(row["source"]), part)))
         except (TextError, OSError) as error:
             fault = str(error)

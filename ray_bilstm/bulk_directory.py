@@ -75,7 +75,7 @@ def open_directory(
         held = wanted | {"inputs": list(map(_describe, cut(sources, part_bytes=part_bytes)))}
         write_file(directory / MANIFEST, json.dumps(held, ensure_ascii=False) + "\n")
     tasks = _tasks(directory, _sources(held))
-    _remove_unfinished(directory, tasks)
+    remove_unfinished(tasks)
     return tasks
 
 
@@ -135,9 +135,15 @@ def _tasks(directory: Path, sources: Sequence[Source]) -> list[Task]:
     ]
 
 
-def _remove_unfinished(directory: Path, tasks: Sequence[Task]) -> None:
-    """Temporary files of parts that were being written: `.NAME.xxxxxxxx`."""
+def unfinished(output: Path) -> list[Path]:
+    """Temporary files of a part, of one that is being written and of each whose writer died: `.NAME.xxxxxxxx`."""
+    return [path for path in output.parent.iterdir() if path.name.startswith(f".{output.name}.")]
+
+
+def remove_unfinished(tasks: Sequence[Task]) -> None:
+    """Remove what writers that died left."""
     names = {task.output.name for task in tasks}
-    for path in directory.glob(".*"):
-        if path.name[1:].rpartition(".")[0] in names:
-            path.unlink(missing_ok=True)
+    for folder in {task.output.parent for task in tasks}:
+        for path in folder.glob(".*"):
+            if path.name[1:].rpartition(".")[0] in names:
+                path.unlink(missing_ok=True)

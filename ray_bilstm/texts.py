@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 INPUTS = ("text", "jsonl", "conll", "parquet")
 ROWS = 1024
 """Rows of Parquet that are read at once."""
+BUFFER_BYTES = 2**20
+"""Of a column of Parquet that are held while its rows are read: a row group may be larger than memory."""
 
 
 class TextError(ValueError):
@@ -133,7 +135,8 @@ def iter_rows(file: BinaryIO, name: str, *, begin: int = 0, end: int | None = No
 
     number = 0
     try:
-        table = pyarrow.parquet.ParquetFile(file if file.seekable() else pyarrow.BufferReader(file.read()))
+        source = file if file.seekable() else pyarrow.BufferReader(file.read())
+        table = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
         stop = table.metadata.num_rows if end is None else end
         groups = []
         for group in range(table.num_row_groups):

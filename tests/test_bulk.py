@@ -15,6 +15,7 @@ import ray
 import torch
 
 from ray_bilstm import Tagger, bulk, cli, cli_bulk
+from ray_bilstm.accelerator import ACCELERATORS
 from ray_bilstm.bulk_directory import MANIFEST
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.sample import generate
@@ -132,6 +133,22 @@ def test_a_worker_that_dies_is_replaced(trained, inputs, texts, expected, tmp_pa
     assert counts.parts == counts.all_parts
     assert counts.sentences == len(texts)
     assert same(tagged(tmp_path / "out"), texts, expected)
+
+
+def test_a_part_at_which_workers_die_is_left_out(trained, inputs, tmp_path):
+    """Each death leaves a temporary file; the worker is called here, without an actor."""
+    claim = {"model": str(trained), "chosen": ACCELERATORS["cpu"], "threads": 1, "scores": True}
+    worker, output = bulk.Worker(**claim), tmp_path / "0001-a.txt-00001.jsonl"
+    row = {"source": str(inputs / "a.txt"), "begin": 0, "end": 300, "first": 1, "output": str(output)}
+    for death in range(bulk.MOST_DEATHS):
+        found = worker(pa.Table.from_pylist([row]))
+        assert found["fault"] == [""]
+        assert output.exists()
+        output.unlink()
+        (tmp_path / f".{output.name}.{death:08}").write_text("", encoding="utf-8")
+    (fault,) = worker(pa.Table.from_pylist([row]))["fault"]
+    assert fault.startswith(f"{inputs}/a.txt:1: 3 workers died at the part that begins here: killed, or out")
+    assert not output.exists()
 
 
 def processes():

@@ -1,6 +1,9 @@
 """Cutting files of texts: nothing lost, doubled or divided, and faults keep their line."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,6 +97,30 @@ def test_rows_are_read_from_their_row_groups_alone(tmp_path):
     assert [text.text for part in found[3:] for text in parts.iter_part(path, part)] == expected[3:]
     with pytest.raises(TextError, match=f"^{path}:1: got no Parquet"):
         list(parts.iter_part(path, found[1]))
+
+
+HELD = """
+import re, sys
+from pathlib import Path
+from ray_bilstm import parts
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+(source,) = parts.cut(parts.find_sources(sys.argv[1:]))
+before = peak()
+list(parts.iter_part(source.path, source.parts[-1]))
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_row_group_is_never_held_as_a_whole(tmp_path):
+    path = tmp_path / "some.parquet"
+    table = pa.table({"text": ["长" * 400] * 60_000})
+    pq.write_table(table, path, row_group_size=len(table), compression="none", use_dictionary=False)
+    assert path.stat().st_size > 64 * 2**20
+    words = [sys.executable, "-c", HELD, path]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1], timeout=60)
+    assert int(done.stdout) < 24 * 2**20
 
 
 def test_parts_grow_where_there_would_be_too_many(tmp_path, monkeypatch):
