@@ -81,7 +81,9 @@ def tag_files(
     model, directory = Path(model).absolute(), Path(output_dir).absolute()
     sources = find_sources(inputs)
     read_tagger(model)  # so that a damaged one is said before anything starts
-    config = Config().with_fields(device=device, num_workers=num_workers or 1, distributed=num_workers is None)
+    config = Config().with_fields(
+        device=device, num_workers=1 if num_workers is None else num_workers, distributed=num_workers is None
+    )
     connect(config)
     chosen, claim, config = fit_to_cluster(config)
     tasks = open_directory(directory, sources, model=model, scores=scores, overwrite=overwrite, part_bytes=part_bytes)
