@@ -68,15 +68,16 @@ class _Progress:
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
-        self.begin = time.monotonic()
-        self.due = self.begin + SECONDS_LOG
+        self.due = time.monotonic() + SECONDS_LOG
+        self.shown = False
 
     def __call__(self, counts: Counts) -> None:
         done = counts.found_parts + counts.parts + len(counts.faults)
         last = done == counts.all_parts
         now = time.monotonic()
-        if now < self.due:
+        if now < self.due and not (last and self.shown):
             return
+        self.shown = True
         self.due = now + (SECONDS_TERMINAL if self.terminal else SECONDS_LOG)
         line = (
             f"{done / counts.all_parts:4.0%}  {done:,} of {counts.all_parts:,} parts, {counts.sentences:,} sentences,"

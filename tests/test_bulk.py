@@ -192,6 +192,19 @@ def test_the_job_prints_one_line_and_shows_progress(trained, inputs, texts, tmp_
     assert f"error: {out}: holds parts of other work: they are without scores; pass" in capsys.readouterr().err
 
 
+def test_progress_on_a_terminal_is_one_line_that_ends(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    clock = iter([0.0, 1.0, 11.0, 11.1, 11.2])
+    monkeypatch.setattr(cli_bulk.time, "monotonic", lambda: next(clock))
+    progress = cli_bulk._Progress()
+    for parts in (1, 2, 3, 4):  # too early, shown, too soon, the last
+        progress(bulk.Counts(sentences=parts, characters=9 * parts, parts=parts, all_parts=4, seconds=3.0))
+    first, last = capsys.readouterr().err.removeprefix("\r").split("\r")
+    assert first.rstrip() == " 50%  2 of 4 parts, 2 sentences, 18 characters, 6 characters/s"
+    assert last.rstrip() == "100%  4 of 4 parts, 4 sentences, 36 characters, 12 characters/s"
+    assert last.endswith("\n")
+
+
 def test_bad_input_is_said_and_the_rest_is_tagged(trained, inputs, texts, tmp_path, capsys):
     bad = tmp_path / "bad.txt"
     bad.write_bytes("王芳\n".encode() + b"\xff\n")
