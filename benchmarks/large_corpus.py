@@ -171,7 +171,7 @@ def compare(folder, rounds, shard_memory, size):
 
 
 class Watch(threading.Thread):
-    """Peak memory by kind of process, and CPU seconds of the training workers, below process `root`."""
+    """Peak memory by kind of process, and CPU seconds of the workers that train or tag, below process `root`."""
 
     def __init__(self, root):
         super().__init__(daemon=True)
@@ -207,7 +207,7 @@ class Watch(threading.Thread):
         for field, what in FIELDS.items():
             peak = self.memory[name]
             peak[what] = max(peak[what], int(status[field].split()[0]) * 1024)
-        if name == "training worker":
+        if name.endswith("ing worker"):
             user, system = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
             self.cpu[pid] = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
@@ -215,7 +215,8 @@ class Watch(threading.Thread):
 def kind(command):
     """What a process below the driver is."""
     if command.startswith("ray::"):
-        return "training worker" if "RayTrainWorker" in command else "other Ray workers"
+        ours = {"RayTrainWorker": "training worker", "MapWorker": "tagging worker"}
+        return next((name for part, name in ours.items() if part in command), "other Ray workers")
     return "raylet, object store" if "raylet/raylet" in command.split("\0")[0] else "other Ray processes"
 
 

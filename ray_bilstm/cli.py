@@ -17,6 +17,7 @@ from typing import Any
 
 from ray_bilstm import __version__
 from ray_bilstm.check import check, format_check
+from ray_bilstm.cli_bulk import add_bulk_arguments, bulk_command
 from ray_bilstm.cli_evaluate import add_evaluate_arguments, evaluate_command
 from ray_bilstm.cli_export import add_export_arguments, export_command
 from ray_bilstm.cli_predict import add_predict_arguments, predict_command
@@ -87,6 +88,14 @@ def evaluate_job(arguments: Sequence[str] | None = None, *, description: str) ->
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_evaluate_arguments(parser)
     return _run(parser, arguments, evaluate_command)
+
+
+def bulk_job(arguments: Sequence[str] | None = None, *, description: str) -> int:
+    """The command line of `jobs/predict.py`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_bulk_arguments(parser)
+    return _run(parser, arguments, bulk_command)
 
 
 def _run(

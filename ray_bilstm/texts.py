@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 INPUTS = ("text", "jsonl", "conll", "parquet")
 ROWS = 1024
 """Rows of Parquet that are read at once."""
+BUFFER_BYTES = 2**20
+"""Of a column of Parquet that are held while its rows are read: a row group may be larger than memory."""
 
 
 class TextError(ValueError):
@@ -69,22 +71,23 @@ def input_format(path: str | Path) -> str:
 # Read -----------------------------------------------------------------------------------------------------------------
 
 
-def iter_texts(file: BinaryIO, name: str, format: str) -> Iterator[Text]:
-    """The texts of an open file, called `name` in complaints. Raises TextError."""
+def iter_texts(file: BinaryIO, name: str, format: str, *, first: int = 1) -> Iterator[Text]:
+    """The texts of an open file, called `name` in complaints, which begins with line `first` of what has that name.
+    Raises TextError."""
     if format == "parquet":
-        yield from _iter_parquet(file, name)
+        yield from iter_rows(file, name)
     elif format == "conll":
-        yield from _iter_conll(file, name)
+        yield from _iter_conll(file, name, first)
     else:
-        for number, line in _iter_lines(file, name):
+        for number, line in _iter_lines(file, name, first):
             if format == "text":
                 yield Text(line, {})
             elif line.strip(" \t"):
                 yield _from_json(line, f"{name}:{number}")
 
 
-def _iter_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(file, start=1):
+def _iter_lines(file: BinaryIO, name: str, first: int) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(file, start=first):
         try:
             line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
@@ -113,9 +116,9 @@ def _from_record(record: object, place: str) -> Text:
     return Text(record["text"] if source == "text" else list(tokens), rest)
 
 
-def _iter_conll(file: BinaryIO, name: str) -> Iterator[Text]:
+def _iter_conll(file: BinaryIO, name: str, first: int) -> Iterator[Text]:
     tokens: list[str] = []
-    for _, line in _iter_lines(file, name):
+    for _, line in _iter_lines(file, name, first):
         if found := cells(line):
             tokens.append(found[0])
         elif tokens:
@@ -125,17 +128,30 @@ def _iter_conll(file: BinaryIO, name: str) -> Iterator[Text]:
         yield Text(tokens, {})
 
 
-def _iter_parquet(file: BinaryIO, name: str) -> Iterator[Text]:
+def iter_rows(file: BinaryIO, name: str, *, begin: int = 0, end: int | None = None) -> Iterator[Text]:
+    """The texts of the rows from `begin` up to `end` of a Parquet file; row groups without any of them are not read."""
     import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
-        whole = file if file.seekable() else pyarrow.BufferReader(file.read())
-        for batch in pyarrow.parquet.ParquetFile(whole).iter_batches(ROWS):
-            for record in batch.to_pylist():
+        source = file if file.seekable() else pyarrow.BufferReader(file.read())
+        table = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        stop = table.metadata.num_rows if end is None else end
+        groups = []
+        for group in range(table.num_row_groups):
+            if number < stop and number + table.metadata.row_group(group).num_rows > begin:
+                groups.append(group)
+            number += table.metadata.row_group(group).num_rows
+        number = sum(table.metadata.row_group(group).num_rows for group in range(groups[0])) if groups else 0
+        for batch in table.iter_batches(ROWS, row_groups=groups):
+            skipped = min(max(0, begin - number), len(batch))
+            number += skipped
+            for record in batch.slice(skipped, max(0, stop - number)).to_pylist():
                 number += 1
                 yield _from_record(record, f"{name}:{number}")
+            if number >= stop:
+                return
     except (pyarrow.ArrowException, OSError) as error:
         raise TextError(f"{name}:{number + 1}: got no Parquet ({error}), expected a column text or tokens") from None
 
@@ -185,6 +201,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -103,6 +103,7 @@ def test_the_guide_to_using_a_model_runs(tmp_path: Path, trained: Path, sentence
         pytest.importorskip(package, reason="the guide exports a model: pip install '.[export]'")
     shutil.copytree(trained, tmp_path / "runs" / "NAME" / "best")
     (tmp_path / "corpus").mkdir()
+    (tmp_path / "jobs").symlink_to(ROOT / "jobs")
     for split in ("train", "dev", "test"):
         corpus.write_sentences(tmp_path / "corpus" / f"{split}.bmes", sentences, scheme="BMES")
     texts = "".join("".join(sentence.tokens) + "\n" for sentence in sentences)
@@ -115,11 +116,12 @@ def test_the_guide_to_using_a_model_runs(tmp_path: Path, trained: Path, sentence
         "PYTHONPATH": str(ROOT),
         "PYTHONUTF8": "1",
         "OMP_NUM_THREADS": "1",
+        "RAY_ADDRESS": "local",
     }
     for words in (["bash", "-euo", "pipefail", "-c", commands], [sys.executable, "-c", blocks["python"]]):
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr
-    made = {"tagged.jsonl", "tagged.bmes", "tagged.html", "report.json", "onnx"}
+    made = {"tagged", "tagged.jsonl", "tagged.bmes", "tagged.html", "report.json", "onnx"}
     assert made <= {path.name for path in tmp_path.iterdir()}
     assert done.stdout.count("Entity(") > 3
 

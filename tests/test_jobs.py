@@ -127,6 +127,16 @@ def test_a_submitted_job_searches(submit, data_dir, tmp_path) -> None:
     assert (tmp_path / "best" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_a_submitted_job_tags_files(submit, trained, tmp_path) -> None:
+    (tmp_path / "some.txt").write_text("王芳：女，汉族，硕士。\n", encoding="utf-8")
+    done = submit("jobs/predict.py", str(trained), str(tmp_path / "some.txt"), "--output-dir", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{tmp_path}/out: 1 sentences, 11 characters, 3 entities, " in done.stdout
+    (line,) = (tmp_path / "out" / "0001-some.txt-00001.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [entity["text"] for entity in json.loads(line)["entities"]] == ["王芳", "汉族", "硕士"]
+
+
 def test_the_cluster_file_is_valid_for_ray() -> None:
     private = pytest.importorskip("ray.autoscaler._private.util")
     cluster = private.prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8")))

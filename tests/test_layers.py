@@ -18,26 +18,40 @@ LAYERS = [
     {"corpus", "mentions", "model"},
     {"mistakes", "onnx_tagger", "paths", "report_charts", "spelling", "windows"},
     {"evaluation", "highlight", "texts"},
-    {"raw_text", "report_errors", "sample", "precision", "ensemble"},
+    {"parts", "raw_text", "report_errors", "sample", "precision", "ensemble"},
     {"step"},
     {"loop"},
     {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
-    {"predict", "attend", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
+    {"predict", "attend", "bulk_directory", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
     {"export", "failures", "teacher", "worker", "launch", "search_directory", "review"},
-    {"train"},
+    {"bulk", "train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
     {"cli_train"},
-    {"cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
+    {"cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
     {"cli"},
 ]
-WITH_RAY = {"backend", "dataset", "failures", "worker", "launch", "train", "doctor", "pretrain", "trial", "tune"}
-COMMAND_LINE = {"cli", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"}
+WITH_RAY = {
+    "backend",
+    "bulk",
+    "dataset",
+    "failures",
+    "worker",
+    "launch",
+    "train",
+    "doctor",
+    "pretrain",
+    "trial",
+    "tune",
+}
+COMMAND_LINE = {
+    *("cli", "cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"),
+}
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
-    *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors"),
+    *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors", "parts"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.py"))}

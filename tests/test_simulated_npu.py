@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ray_bilstm import Tagger
 from ray_bilstm.corpus import write_sentences
 from ray_bilstm.sample import sample_corpus
 
@@ -142,6 +143,27 @@ def test_half_precision_on_npus_is_float16_with_the_lstm_in_float32(level, data_
     assert (history[0]["skipped_steps"] > 0) == (level == "O1"), (
         "a dynamic scale begins too high, and the history says so"
     )
+
+
+TAG = """
+import ray, sys
+ray.init(num_cpus=2, resources={"NPU": 2}, log_to_driver=False)
+from ray_bilstm.cli import bulk_job
+sys.exit(bulk_job(sys.argv[1:], description=""))
+"""
+
+
+def test_files_are_tagged_on_npus(tmp_path, trained, sentences) -> None:
+    """By default one worker an NPU."""
+    texts = ["".join(sentence.tokens) for sentence in sentences]
+    (tmp_path / "some.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    words = ["-c", TAG, trained, tmp_path / "some.txt", "--output-dir", tmp_path / "out", "--no-scores"]
+    done = run([*words, "--device", "npu"], 200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tagged = (tmp_path / "out" / "0001-some.txt-00001.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [[tuple(entity.values()) for entity in json.loads(line)["entities"]] for line in tagged]
+    expected = Tagger.load(trained).predict(texts, scores=False)
+    assert found == [[entity[:-1] for entity in entities] for entities in expected]
 
 
 def test_no_npu_is_one_sentence(data_dir, tmp_path) -> None:
