@@ -18,7 +18,6 @@ from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
 from ray_bilstm.sample import sample_corpus
-from ray_bilstm.step import RecordedStep, Step
 from ray_bilstm.vocab import Vocab
 
 STEPS = 20
@@ -171,47 +170,3 @@ def test_a_fit_on_the_device_scores_and_checkpoints(device):
     assert progress.best_f1 > 0.5
     assert records[-1]["train_loss"] < records[0]["train_loss"] / 3
     assert all(weight.dtype is torch.float32 and weight.device.type == "cpu" for weight in progress.weights.values())
-
-
-@pytest.mark.parametrize("teacher", [False, True])
-@pytest.mark.parametrize(("level", "dtype"), LEVELS)
-def test_recorded_steps_are_the_steps(level, dtype, teacher, device):
-    """Losses, gradient norms and weights, with dropout: a recorded step draws the random numbers of a plain one. Of the
-    shapes, one is recorded late."""
-    if device.type != "cuda":
-        pytest.skip("steps are recorded on cuda")
-    half, seen = half_or_skip(device, level, dtype), []
-    for kind in (Step, RecordedStep):
-        run = Run(device, level, half, fixed_rows=True, dropout=0.5)
-        if teacher:
-            tokens = len(run.shard.chars) - 1
-            tags = np.random.default_rng(0).dirichlet(np.ones(len(VOCAB.tags)), tokens).astype(np.float32)
-            moves = np.ones((len(SENTENCES), len(VOCAB.tags), len(VOCAB.tags)), np.float32)
-            run.shard = run.shard.with_lessons(tags, moves, weight=0.5)
-        step = kind(run.model, TrainingConfig(learning_rate=0.01), run.precision)
-        step.prepare(run.train)
-        if kind is RecordedStep:
-            step.recordings.popitem()
-        torch.manual_seed(0)
-        figures = [step(batch) for epoch in range(3) for batch in run.train.batches(epoch)]
-        seen.append((torch.tensor(figures), run.precision.state_dict()))
-    (figures, weights), (recorded, found) = seen
-    assert len(figures) == 18
-    torch.testing.assert_close(recorded, figures, rtol=1e-4, atol=1e-5)
-    for name, weight in weights.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-3, msg=name)
-
-
-def test_a_recorded_step_waits_for_nothing(device):
-    if device.type != "cuda":
-        pytest.skip("steps are recorded on cuda")
-    run = Run(device, fixed_rows=True, dropout=0.5)
-    step = RecordedStep(run.model, TrainingConfig(), run.precision)
-    step.prepare(run.train)
-    for batch in run.train.batches(0):
-        step(batch)
-    batches = list(run.train.batches(1))
-    with no_waiting(device):
-        for batch in batches:
-            step.set_learning_rate(0.01)
-            step(batch)
