@@ -30,7 +30,7 @@ def _recur(potentials_L2BT, steps_2TT, ends_2T, states_L2BT, sums_L2B, L, B, T, 
     for i in range(L):
         # Asked for now, needed at the end: the product below hides the way to memory.
         after = potentials_L2BT + (place + 2 * B) * T + tags
-        potential = tl.load(after, mask=inside & (i + 1 < L), other=0.0)
+        potential = tl.load(after, mask=tags < tl.where(i + 1 < L, T, 0), other=0.0)
         total = tl.sum(state, 0)
         state = state / total
         tl.store(sums_L2B + place, total)

@@ -144,7 +144,9 @@ def _walk_back(
         before = here + (2 * direction - 1) * B * 2 * H
         i, f, g, o = _load_gates(gates_LBDGH + place * 4 * H + units[None, :], inside, H)
         cell = tl.load(cells_LBDH + here, mask=inside, other=0.0)
-        cell_before = tl.load(cells_LBDH + before, mask=inside & (step > 0), other=0.0)
+        cell_before = tl.load(
+            cells_LBDH + before, mask=inside & (tl.zeros_like(lengths) + step > 0)[:, None], other=0.0
+        )
         d_state += tl.load(grads_LBDH + here, mask=inside, other=0.0)
 
         i, f, g, o = i.to(tl.float32), f.to(tl.float32), g.to(tl.float32), o.to(tl.float32)
