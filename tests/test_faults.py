@@ -335,12 +335,13 @@ def test_a_node_that_goes_is_replaced(two, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_node_that_is_taken_away_gives_time_to_save(cluster, tmp_path) -> None:
     """Ray drains it, and 12 seconds later it is gone."""
     expected = run_whole(tmp_path / "whole", 2, train_epochs=40)
     warned, *_, again = run_on_nodes(tmp_path / "run", "drain", train_epochs=40)
     assert_undisturbed(tmp_path / "run", expected)
-    assert warned == "the node of worker 1 is to be taken away: saving as it goes"
+    assert re.fullmatch(r"the node of worker [01] is to be taken away: saving as it goes", warned)
     assert again.startswith("going on with 2 workers after epoch")
 
 
