@@ -14,7 +14,8 @@ import torch
 from measuring import compete, installed, make_parser, median, ratios, report
 
 from ray_bilstm import accelerator
-from ray_bilstm.crf import CRF, length_mask
+from ray_bilstm.crf import CRF
+from ray_bilstm.recursions import length_mask
 
 TAGS, SENTENCES, LENGTHS = 28, 64, (32, 64, 178)
 TASKS = ("nll", "viterbi")

@@ -22,6 +22,7 @@ and `encode` are the rates over 200,000 characters a second, `memory` is 4 GiB o
 largest process.
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -35,6 +36,7 @@ from pathlib import Path
 
 import measuring
 import numpy as np
+import psutil
 import torch
 from measuring import compete, make_parser, median, report
 
@@ -182,23 +184,10 @@ class Watch(threading.Thread):
 
     def run(self):
         while not self.ended.wait(SAMPLE_SECONDS):
-            for pid in self.family():
-                try:
-                    self.look(pid)
-                except (OSError, KeyError):
-                    continue  # it has just ended
-
-    def family(self):
-        parents = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-        found = [self.root]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
+            root = psutil.Process(self.root)
+            for process in (root, *root.children(recursive=True)):
+                with contextlib.suppress(OSError, KeyError):  # it has just ended
+                    self.look(process.pid)
 
     def look(self, pid):
         folder = Path("/proc", str(pid))

@@ -33,7 +33,7 @@ keeps its part of a batch: 16 is where the dealing to 8 repeats itself."""
 
 
 class Lessons(NamedTuple):
-    """A distribution over the paths of each sentence, to learn instead of one path: its `crf.expected_counts`."""
+    """A distribution over the paths of each sentence, to learn instead of one path: its `expected_counts`."""
 
     tags_BLT: Tensor
     moves_BTT: Tensor
@@ -79,7 +79,7 @@ class Shard:
         return len(self.rows)
 
     def with_lessons(self, tags_NT: np.ndarray, moves_STT: np.ndarray, *, weight: float) -> Shard:
-        """The same sentences, with a teacher's `crf.expected_counts` of each token, (tokens, T), and of each sentence,
+        """The same sentences, with a teacher's `expected_counts` of each token, (tokens, T), and of each sentence,
         (sentences, T, T): a student learns the share `weight` of them, and of the gold tags the rest."""
         gold_N = self.tags[:-1].long()
         sentence_N = torch.repeat_interleave(self.lengths[:-1])

@@ -1,7 +1,7 @@
 """The CRF's recursions over positions as Triton kernels, for cuda.
 
 Written with torch operations each is a loop of small products, and a GPU spends it waiting for launches: a kernel walks
-a sentence by itself, its scores in registers, all sentences at once. `crf.py` says what is computed and why.
+a sentence by itself, its scores in registers, all sentences at once. `recursions.py` says what is computed and why.
 
 Shapes: B sentences, L positions, T tags; TAGS is T rounded up to a power of 2.
 """
@@ -85,7 +85,7 @@ def _decode(
 def decode(
     emissions_BLT: Tensor, lengths_B: Tensor, transitions_TT: Tensor, start_T: Tensor, end_T: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`crf.viterbi`."""
+    """`recursions.viterbi`."""
     B, L, T = emissions_BLT.shape
     scores = [t.contiguous() for t in (transitions_TT, start_T, end_T)]
     froms_BLT = torch.empty(B, L, T, dtype=torch.int32, device=emissions_BLT.device)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ray_bilstm.batches import Batch
-from ray_bilstm.crf import ILLEGAL, expected_counts, viterbi
 from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.recursions import ILLEGAL, expected_counts, viterbi
 from ray_bilstm.vocab import PADDING, UNKNOWN, Vocab, VocabError
 
 

@@ -7,6 +7,8 @@ from outside is escaped.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,22 +65,31 @@ def hue(number: int, count: int) -> int:
     return round(20 + 360 * number / max(1, count))
 
 
-def iter_html(tagged: Iterable[Tagged], types: Sequence[str], *, title: str) -> Iterator[str]:
-    """The page, piece by piece; `types` are those that the model knows."""
-    numbers = {type: number for number, type in enumerate(types)}
-    hues = "".join(f".t{i} {{ --hue: {hue(i, len(types))}; }}\n" for i in range(len(types)))
-    legend = " ".join(f'<mark class="t{i}">{html.escape(type)}</mark>' for type, i in numbers.items())
-    yield f"""<!DOCTYPE html>
+def head(title: str, *, style: str, script: str = "") -> str:
+    """The head of a page, up to its body; `title` is HTML. A browser runs `script`, whose digest the policy names, and
+    nothing else, and asks no network."""
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    allowed = f"; script-src 'sha256-{digest}'" if script else ""
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{allowed}"
+    return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
-<title>{html.escape(title)} · ray_bilstm</title>
-<style>{STYLE}{hues}</style>
-</head>
+<title>{title} · ray_bilstm</title>
+<style>{style}</style>
+</head>"""
+
+
+def iter_html(tagged: Iterable[Tagged], types: Sequence[str], *, title: str) -> Iterator[str]:
+    """The page, piece by piece; `types` are those that the model knows."""
+    numbers = {type: number for number, type in enumerate(types)}
+    hues = "".join(f".t{i} {{ --hue: {hue(i, len(types))}; }}\n" for i in range(len(types)))
+    legend = " ".join(f'<mark class="t{i}">{html.escape(type)}</mark>' for type, i in numbers.items())
+    yield f"""{head(html.escape(title), style=STYLE + hues)}
 <body>
 <header><h1>{html.escape(title)}</h1>{legend}</header>
 <ol>

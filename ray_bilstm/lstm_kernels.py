@@ -45,6 +45,18 @@ def _place(step, rows, lengths, direction, B):
 
 
 @triton.jit
+def _load_weights(weights, H: tl.constexpr):
+    return tl.load(weights), tl.load(weights + H * H), tl.load(weights + 2 * H * H), tl.load(weights + 3 * H * H)
+
+
+@triton.jit
+def _rows(lengths_B, B, ROWS: tl.constexpr):
+    """The sentences of this program and their lengths, 0 beyond the last."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    return rows, tl.load(lengths_B + rows, mask=rows < B, other=0).to(tl.int32)
+
+
+@triton.jit
 def _load_gates(gates, inside, H: tl.constexpr):
     return (
         tl.load(gates, mask=inside, other=0.0),
@@ -78,13 +90,11 @@ def _walk(
 ):
     """Pre-activations from the inputs become activations; states, 0 in the padding, and cells."""
     direction = tl.program_id(1)
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows, lengths = _rows(lengths_B, B, ROWS)
     units = tl.arange(0, H)
-    lengths = tl.load(lengths_B + rows, mask=rows < B, other=0).to(tl.int32)
     # (from, to) of each gate, as the product with states wants it
     weights = weights_DGHH + direction * 4 * H * H + units[None, :] * H + units[:, None]
-    weight_i, weight_f = tl.load(weights), tl.load(weights + H * H)
-    weight_g, weight_o = tl.load(weights + 2 * H * H), tl.load(weights + 3 * H * H)
+    weight_i, weight_f, weight_g, weight_o = _load_weights(weights, H)
     state = tl.zeros((ROWS, H), gates_LBDGH.dtype.element_ty)
     cell = tl.zeros((ROWS, H), tl.float32)
     everywhere = (rows < B)[:, None] & (units < H)[None, :]
@@ -125,13 +135,11 @@ def _walk_back(
 ):
     """Gradients of the pre-activations, 0 in the padding, from activations, cells and the gradients of the states."""
     direction = tl.program_id(1)
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    rows, lengths = _rows(lengths_B, B, ROWS)
     units = tl.arange(0, H)
-    lengths = tl.load(lengths_B + rows, mask=rows < B, other=0).to(tl.int32)
     # (to, from) of each gate: the gradient goes the other way
     weights = weights_DGHH + direction * 4 * H * H + units[:, None] * H + units[None, :]
-    weight_i, weight_f = tl.load(weights), tl.load(weights + H * H)
-    weight_g, weight_o = tl.load(weights + 2 * H * H), tl.load(weights + 3 * H * H)
+    weight_i, weight_f, weight_g, weight_o = _load_weights(weights, H)
     half = gates_LBDGH.dtype.element_ty
     d_state = tl.zeros((ROWS, H), tl.float32)
     d_cell = tl.zeros((ROWS, H), tl.float32)

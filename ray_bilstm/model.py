@@ -20,8 +20,9 @@ from ray_bilstm import tags as schemes
 from ray_bilstm.accelerator import has_kernels
 from ray_bilstm.batches import Batch
 from ray_bilstm.config import ModelConfig
-from ray_bilstm.crf import CRF, reversal, turn
+from ray_bilstm.crf import CRF
 from ray_bilstm.lexicon import Lexicon
+from ray_bilstm.recursions import reversal, turn
 from ray_bilstm.vocab import PADDING, Vocab
 
 

@@ -9,7 +9,7 @@ Information Extraction"). In BMES one sequence of tags says so; in BIO the tag b
 All in float64 on the cpu, wherever the emissions come from.
 
 Shapes: B sentences, L positions, T tags, N entities, K paths. `scores` are transition, start and end scores, with
-forbidden moves at `crf.ILLEGAL`. A sentence of length 0 has one path, the empty one.
+forbidden moves at `recursions.ILLEGAL`. A sentence of length 0 has one path, the empty one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ray_bilstm.crf import ILLEGAL, WIDE_RANGE, length_mask
+from ray_bilstm.recursions import ILLEGAL, WIDE_RANGE, length_mask
 
 Scores = tuple[Tensor, Tensor, Tensor]
 

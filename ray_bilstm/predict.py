@@ -15,7 +15,6 @@ import torch
 
 from ray_bilstm.batches import Batch, Shard, iter_eval_batches
 from ray_bilstm.corpus import Sentence
-from ray_bilstm.crf import viterbi
 from ray_bilstm.ensemble import Ensemble, Reading
 from ray_bilstm.ensemble_directory import read_tagger
 from ray_bilstm.loop import EVAL_BATCH_SIZE, evaluate
@@ -23,6 +22,7 @@ from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.paths import Chunks, Entities, Lattice, best_paths
 from ray_bilstm.precision import Precision
+from ray_bilstm.recursions import viterbi
 from ray_bilstm.spelling import spell
 from ray_bilstm.vocab import Vocab
 from ray_bilstm.windows import iter_whole, iter_windows

@@ -10,12 +10,11 @@ measure (a test score in a throughput run, a confusion matrix) is left out. Text
     page = render_report(result, history, config, evaluation, command="python jobs/train_1p.py --data-dir data")
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from ray_bilstm.highlight import head
 from ray_bilstm.report_charts import draw_curves
 from ray_bilstm.report_errors import draw_errors, draw_mistakes, interval
 from ray_bilstm.report_values import (
@@ -73,7 +72,7 @@ def render_report(
     ]
     name, titles = text(result.get("name") or "run"), [title for title, _, body in drawn if body]
     script = _own("report.js") if evaluation.get("errors") else ""
-    return f"""{_head(name, script=script)}
+    return f"""{head(name, style=_own("report.css"), script=script)}
 <body>
 <header>
 <p class="over">ray_bilstm · Training report <span lang="zh">训练报告</span></p>
@@ -92,24 +91,6 @@ def render_report(
 
 def _own(file: str) -> str:
     return resources.files("ray_bilstm").joinpath(file).read_text(encoding="utf-8")
-
-
-def _head(name: str, *, script: str) -> str:
-    """A browser runs `script`, whose digest the policy names, and nothing else."""
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    allowed = f"; script-src 'sha256-{digest}'" if script else ""
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{allowed}"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<link rel="icon" href="data:,">
-<title>{name} · ray_bilstm</title>
-<style>{_own("report.css")}</style>
-</head>"""
 
 
 def _headline(result: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 Posterior distillation (Kim and Rush 2016; Wang et al. 2020, "Structure-Level Knowledge Distillation For Multilingual
 Sequence Labeling"). The student's loss is its cross-entropy with the teacher's distribution over tag paths, mixed with
 the gold path. The score of a path is a sum over tags and moves, so that the loss needs no more of the teacher than how
-often it expects each tag at each position and each move in the sentence (`crf.expected_counts`): it is exact, and costs
+often it expects each tag at each position and each move in the sentence (`expected_counts`): it is exact, and costs
 one log-partition like the loss of a gold path.
 
 Of sentences that it was trained on a teacher is too sure. So it reads them as a student does, with some tokens unknown,

@@ -1,5 +1,6 @@
 """Tagging files over a cluster: real Ray, with 2 CPUs and 2 GPUs that exist for Ray alone."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import on_ray
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,12 +23,7 @@ from ray_bilstm.bulk_directory import MANIFEST
 from ray_bilstm.loop import TrainingError
 from ray_bilstm.sample import generate
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = on_ray.WARNINGS
 PART_BYTES = 3000
 
 
@@ -153,20 +151,12 @@ def test_a_part_at_which_workers_die_is_left_out(trained, inputs, tmp_path):
 
 def processes():
     """Of this test: descendants of this process, with their command lines."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found = [os.getpid()]
-    for pid in found:
-        found += [child for child, parent in parents.items() if parent == pid]
-    return [(pid, Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")) for pid in found[1:] if exists(pid)]
-
-
-def exists(pid):
-    return Path(f"/proc/{pid}").exists()
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.append((child.pid, " ".join(child.cmdline())))
+    return found
 
 
 def predict_job(*words):

@@ -12,7 +12,8 @@ import torchcrf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ray_bilstm import crf, tags
+from ray_bilstm import crf, recursions, tags
+from ray_bilstm.recursions import length_mask
 
 TRANSITIONS = {
     "scaled": lambda size, random: torch.empty(size).uniform_(-10, 10, generator=random),  # the fast path's full range
@@ -27,7 +28,7 @@ def make_case(T, lengths, *, emissions=1.0, transitions="scaled", seed=0, dtype=
     B, L = len(lengths), max(1, *lengths)
     lengths_B = torch.tensor(lengths)
     emissions_BLT = torch.empty(B, L, T).uniform_(-emissions, emissions, generator=random)
-    emissions_BLT += garbage * torch.randn(B, L, T, generator=random) * ~crf.length_mask(lengths_B, L)[:, :, None]
+    emissions_BLT += garbage * torch.randn(B, L, T, generator=random) * ~length_mask(lengths_B, L)[:, :, None]
     make = TRANSITIONS[transitions]
     scores = [make(size, random).to(dtype) for size in ((T, T), (T,), (T,))]
     tags_BL = torch.randint(T, (B, L), generator=random)
@@ -56,7 +57,7 @@ def enumerated_loss(case, weight_B):
 
 def closed_form_loss(case, weight_B):
     inputs = [x.clone().requires_grad_() for x in (case.emissions_BLT, *case.scores)]
-    log_z_B = crf.log_partition(inputs[0], case.lengths_B, *inputs[1:])
+    log_z_B = recursions.log_partition(inputs[0], case.lengths_B, *inputs[1:])
     return ((log_z_B - crf.path_score(inputs[0], case.tags_BL, case.lengths_B, *inputs[1:])) * weight_B).sum(), inputs
 
 
@@ -86,10 +87,10 @@ cases = st.builds(
 @example(make_case(3, [0, 0], transitions="wide"))
 def test_partition_paths_and_marginals_equal_enumeration(case):
     dtype, size = case.emissions_BLT.dtype, case.emissions_BLT.shape[1]
-    log_z_B = crf.log_partition(case.emissions_BLT, case.lengths_B, *case.scores)
+    log_z_B = recursions.log_partition(case.emissions_BLT, case.lengths_B, *case.scores)
     gold_B = crf.path_score(case.emissions_BLT, case.tags_BL, case.lengths_B, *case.scores)
-    best_BL, best_B = crf.viterbi(case.emissions_BLT, case.lengths_B, *case.scores)
-    marginals_BLT, _ = crf.expected_counts(case.emissions_BLT, case.lengths_B, *case.scores)
+    best_BL, best_B = recursions.viterbi(case.emissions_BLT, case.lengths_B, *case.scores)
+    marginals_BLT, _ = recursions.expected_counts(case.emissions_BLT, case.lengths_B, *case.scores)
     for b, length in enumerate(case.lengths_B.tolist()):
         assert not best_BL[b, length:].any()
         assert not marginals_BLT[b, length:].any()
@@ -121,8 +122,8 @@ def test_gradients_equal_autograd_through_enumeration(case, seed):
 @pytest.mark.parametrize(("transitions", "slow"), [("scaled", False), ("wide", True), ("forbidding", True)])
 def test_each_range_of_transitions_takes_its_path(transitions, slow):
     case = make_case(4, [5, 3], transitions=transitions)
-    with mock.patch.object(crf, "_log_space_partition", wraps=crf._log_space_partition) as log_space:
-        crf.log_partition(case.emissions_BLT, case.lengths_B, *case.scores)
+    with mock.patch.object(recursions, "_log_space_partition", wraps=recursions._log_space_partition) as log_space:
+        recursions.log_partition(case.emissions_BLT, case.lengths_B, *case.scores)
     assert log_space.called == slow
 
 
@@ -131,7 +132,7 @@ def test_scaled_and_log_space_agree_on_long_sentences(emissions):
     """At the limit of the fast path: transitions from -10 to 10."""
     case = make_case(28, [178, 60, 1], emissions=emissions)
     fast, inputs = closed_form_loss(case, torch.ones(3))
-    with mock.patch.object(crf, "SCALED_RANGE", -1.0):
+    with mock.patch.object(recursions, "SCALED_RANGE", -1.0):
         slow, same_inputs = closed_form_loss(case, torch.ones(3))
     torch.testing.assert_close(fast, slow, rtol=1e-5, atol=0)
     for got, expected in zip(gradients(fast, inputs), gradients(slow, same_inputs), strict=True):
@@ -141,24 +142,24 @@ def test_scaled_and_log_space_agree_on_long_sentences(emissions):
 def test_equals_pytorch_crf():
     case = make_case(28, [178, 120, 64, 32, 1], emissions=3.0, seed=3)
     case.scores = [score / 10 for score in case.scores]
-    case.emissions_BLT *= crf.length_mask(case.lengths_B, 178)[:, :, None]
+    case.emissions_BLT *= length_mask(case.lengths_B, 178)[:, :, None]
     other = torchcrf.CRF(28, batch_first=True).double()
     theirs = (other.transitions, other.start_transitions, other.end_transitions)
     with torch.no_grad():
         for weight, score in zip(theirs, case.scores, strict=True):
             weight.copy_(score)
     emissions_BLT = case.emissions_BLT.double().requires_grad_()
-    mask_BL = crf.length_mask(case.lengths_B, 178)
+    mask_BL = length_mask(case.lengths_B, 178)
     expected_B = -other(emissions_BLT, case.tags_BL, mask=mask_BL, reduction="none")
 
     inputs = [x.clone().requires_grad_() for x in (case.emissions_BLT, *case.scores)]
-    log_z_B = crf.log_partition(inputs[0], case.lengths_B, *inputs[1:])
+    log_z_B = recursions.log_partition(inputs[0], case.lengths_B, *inputs[1:])
     got_B = log_z_B - crf.path_score(inputs[0], case.tags_BL, case.lengths_B, *inputs[1:])
     torch.testing.assert_close(got_B.double(), expected_B, rtol=1e-5, atol=1e-4)
     oracle = gradients(expected_B.sum(), (emissions_BLT, *theirs))
     for gradient, expected in zip(gradients(got_B.sum(), inputs), oracle, strict=True):
         torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-4)
-    best_BL, _ = crf.viterbi(case.emissions_BLT, case.lengths_B, *case.scores)
+    best_BL, _ = recursions.viterbi(case.emissions_BLT, case.lengths_B, *case.scores)
     assert [row[:n].tolist() for row, n in zip(best_BL, case.lengths_B, strict=True)] == other.decode(
         emissions_BLT, mask=mask_BL
     )
@@ -168,10 +169,14 @@ def test_equals_pytorch_crf():
 def test_padding_changes_nothing(transitions):
     clean = make_case(5, [7, 3, 0, 1], transitions=transitions, garbage=0)
     dirty = make_case(5, [7, 3, 0, 1], transitions=transitions, garbage=1e30)
-    mask_BL = crf.length_mask(dirty.lengths_B, 7)
+    mask_BL = length_mask(dirty.lengths_B, 7)
     dirty.tags_BL = torch.where(mask_BL, clean.tags_BL, 4)
     assert not torch.equal(clean.emissions_BLT, dirty.emissions_BLT)
-    for function in (lambda *scores: (crf.log_partition(*scores),), crf.expected_counts, crf.viterbi):
+    for function in (
+        lambda *scores: (recursions.log_partition(*scores),),
+        recursions.expected_counts,
+        recursions.viterbi,
+    ):
         got, expected = (function(case.emissions_BLT, case.lengths_B, *case.scores) for case in (dirty, clean))
         assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
     losses, inputs = zip(*(closed_form_loss(case, torch.ones(4)) for case in (clean, dirty)), strict=True)
@@ -214,7 +219,7 @@ def test_illegal_sequences_are_never_decoded(scheme, learned, device):
         for row, length in zip(decoded, lengths, strict=True):
             assert tags.illegal_positions([names[i] for i in row[:length]], scheme) == []
     likely_BLT = layer.marginals(emissions_BLT / 1e3, lengths_B).cpu()
-    ones_BL = crf.length_mask(case.lengths_B, 12).float()
+    ones_BL = length_mask(case.lengths_B, 12).float()
     torch.testing.assert_close(likely_BLT.sum(2), ones_BL, rtol=0, atol=1e-4)  # in float32 where float64 is missing
     assert not likely_BLT[:, 0, [not tags.may_start(name, scheme) for name in names]].any()
 
@@ -261,7 +266,9 @@ def test_scores_count_up_to_their_bound():
     case = make_case(len(names), [1, 7, 12], emissions=3.0, seed=2)
     arguments = (case.emissions_BLT, case.tags_BL, case.lengths_B)
     torch.testing.assert_close(layer(*arguments), bounded(*arguments))
-    oracle = crf.log_partition(case.emissions_BLT.double(), case.lengths_B, *(s.double() for s in bounded.parameters()))
+    oracle = recursions.log_partition(
+        case.emissions_BLT.double(), case.lengths_B, *(s.double() for s in bounded.parameters())
+    )
     gold = crf.path_score(*arguments, *bounded.parameters())
     torch.testing.assert_close(layer(*arguments), oracle.float() - gold, rtol=1e-4, atol=1e-4)
     assert layer.decode(case.emissions_BLT, case.lengths_B).equal(bounded.decode(case.emissions_BLT, case.lengths_B))

@@ -4,10 +4,8 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
+import fresh_process
 import numpy as np
 import pytest
 import torch
@@ -211,18 +209,7 @@ def test_a_fresh_process_in_another_folder(tmp_path, models, texts):
         "import json, sys; from ray_bilstm import Tagger;"
         "print(json.dumps(Tagger.load('../moved').tag(json.load(sys.stdin))))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path / "elsewhere",
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected
+    assert fresh_process.answer(program, told=texts, folder=tmp_path / "elsewhere") == expected
 
 
 def test_the_commands_take_an_ensemble_like_a_model(tmp_path, models, sentences, capsys):

@@ -1,20 +1,17 @@
 """An exported model says what the model says, without torch."""
 
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
+import fresh_process
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_bilstm import Tagger, checkpoint, cli, crf, onnx_tagger, tags
+from ray_bilstm import Tagger, checkpoint, cli, onnx_tagger, recursions, tags
 from ray_bilstm.config import Config
 from ray_bilstm.ensemble_directory import write_ensemble
 from ray_bilstm.export import ExportError, check_export, export
@@ -93,10 +90,10 @@ def test_viterbi_is_that_of_the_model(lengths, T, seed, forbidden):
     random = np.random.default_rng(seed)
     emissions_BLT = random.normal(size=(len(lengths), max(1, *lengths), T)).astype(np.float32)
     scores = [random.normal(size=size).astype(np.float32) for size in ((T, T), T, T)]
-    scores[0][random.random((T, T)) < forbidden] = crf.ILLEGAL
+    scores[0][random.random((T, T)) < forbidden] = recursions.ILLEGAL
     lengths_B = np.array(lengths)
     got_BL = onnx_tagger.viterbi(emissions_BLT, lengths_B, *scores)
-    expected_BL, _ = crf.viterbi(*map(torch.from_numpy, (emissions_BLT, lengths_B, *scores)))
+    expected_BL, _ = recursions.viterbi(*map(torch.from_numpy, (emissions_BLT, lengths_B, *scores)))
     for got_L, expected_L, length in zip(got_BL, expected_BL.numpy(), lengths, strict=True):
         assert got_L[:length].tolist() == expected_L[:length].tolist()
 
@@ -120,24 +117,13 @@ def test_a_fresh_process_without_torch(tmp_path, trained, sentences):
     texts = ["".join(sentence.tokens) for sentence in sentences]
     program = (
         "import json, sys; sys.modules.update(torch=None, ray=None, ray_bilstm=None)\n"
-        "sys.stdin.reconfigure(encoding='utf-8')\n"
         "from tagger import OnnxTagger\n"
         "print(json.dumps(OnnxTagger(sys.argv[1]).predict(json.load(sys.stdin))))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "moved"],
-        cwd=Path(tmp_path.anchor),
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        | {"PYTHONPATH": str(tmp_path / "moved")},
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    moved = tmp_path / "moved"
+    found = fresh_process.answer(program, moved, told=texts, folder=tmp_path.anchor, path=moved)
     expected = [[list(entity[:4]) for entity in entities] for entities in Tagger.load(trained).predict(texts)]
-    assert json.loads(done.stdout) == expected
+    assert found == expected
     assert any(expected)
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import on_ray
 import pytest
 import ray
 
@@ -22,12 +23,7 @@ from ray_bilstm.config import Config
 from ray_bilstm.run_directory import BEST, LAST, RunError, RunStopped, read_events, read_history
 from ray_bilstm.train import train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = on_ray.WARNINGS
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "device": "cpu",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ray_bilstm import crf, model
+from ray_bilstm import model, recursions
 
 pytest.importorskip("triton", reason="kernels are written in Triton: pip install triton")
 from ray_bilstm import crf_kernels, lstm_kernels
@@ -16,7 +16,7 @@ SHAPES = [(1, 1, 2), (3, 7, 5), (4, 12, 28), (2, 5, 40)]
 def operations(device, monkeypatch):
     if device.type == "npu":
         pytest.skip("Triton is for cuda")
-    for module in (crf, model):  # torch operations, on cuda too
+    for module in (recursions, model):  # torch operations, on cuda too
         monkeypatch.setattr(module, "has_kernels", lambda device: False)
 
 
@@ -28,7 +28,7 @@ def test_recursions(shape, dtype, device, operations):
     potentials, steps, ends = (
         torch.rand(*size, dtype=dtype, device=device).square() for size in ((L, 2, B, T), (2, T, T), (2, T))
     )
-    found, expected = crf_kernels.recur(potentials, steps, ends), crf._recur(potentials, steps, ends)
+    found, expected = crf_kernels.recur(potentials, steps, ends), recursions._recur(potentials, steps, ends)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5 if dtype is torch.float32 else 1e-12, atol=1e-7)
 
@@ -40,10 +40,10 @@ def test_best_paths(shape, device, operations):
     emissions, transitions, start, end = (
         torch.randn(*size, device=device) * 3 for size in ((B, L, T), (T, T), (T,), (T,))
     )
-    transitions[0, 1] = start[1] = crf.ILLEGAL
+    transitions[0, 1] = start[1] = recursions.ILLEGAL
     for lengths in (torch.full((B,), L), torch.randint(0, L + 1, (B,))):
         arguments = emissions, lengths.to(device), transitions, start, end
-        (found, score), (expected, best) = crf_kernels.decode(*arguments), crf.viterbi(*arguments)
+        (found, score), (expected, best) = crf_kernels.decode(*arguments), recursions.viterbi(*arguments)
         assert torch.equal(found, expected)
         torch.testing.assert_close(score, best)
 

@@ -12,6 +12,7 @@ import ray_bilstm
 LAYERS = [
     {"words"},
     {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "report_values", "shared_memory", "tags"},
+    {"recursions"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
     {"lexicon"},
@@ -110,7 +111,8 @@ def test_few_modules_know_ray_torch_npu_and_the_command_line():
 def test_strings_and_tensors_stay_apart():
     assert {module for module in WITHOUT_TENSORS if "torch" in imports_of(module)[1]} == set()
     assert {module for module in ("crf", "batches", "model") if "corpus" in imports_of(module)[0]} == set()
-    assert imports_of("crf")[0] == {"accelerator", "crf_kernels"}
+    assert imports_of("crf")[0] == {"recursions"}
+    assert imports_of("recursions")[0] == {"accelerator", "crf_kernels"}
 
 
 def test_an_exported_tagger_needs_nothing_of_the_project():

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_bilstm import crf, tags
+from ray_bilstm import recursions, tags
 from ray_bilstm.metrics import Scorer
 from ray_bilstm.paths import Chunks, Entities, Lattice, best_paths
 
@@ -34,10 +34,10 @@ def make_case(scheme, lengths, *, scale, seed, legal):
             torch.tensor([tags.may_start(tag, scheme) for tag in names]),
             torch.tensor([tags.may_stop(tag, scheme) for tag in names]),
         )
-        scores = [torch.where(mask, score, crf.ILLEGAL) for score, mask in zip(scores, masks, strict=True)]
+        scores = [torch.where(mask, score, recursions.ILLEGAL) for score, mask in zip(scores, masks, strict=True)]
     emissions_BLT = torch.empty(len(lengths), L, T, dtype=torch.float64).uniform_(-scale, scale, generator=random)
     lengths_B = torch.tensor(lengths)
-    emissions_BLT[~crf.length_mask(lengths_B, L)] = torch.nan
+    emissions_BLT[~recursions.length_mask(lengths_B, L)] = torch.nan
     return emissions_BLT, lengths_B, tuple(scores)
 
 
@@ -46,7 +46,7 @@ def enumerate_paths(emissions_LT, scores, length):
     moves_TT, start_T, end_T = scores
     for path in itertools.product(range(len(start_T)), repeat=length):
         moves = [start_T[path[0]], end_T[path[-1]], *(moves_TT[pair] for pair in itertools.pairwise(path))]
-        if min(moves) > crf.ILLEGAL / 2:
+        if min(moves) > recursions.ILLEGAL / 2:
             yield path, float(sum(moves) + sum(emissions_LT[i, tag] for i, tag in enumerate(path)))
 
 
@@ -116,7 +116,7 @@ def test_the_best_paths_and_their_probabilities(scheme, scale, seed, legal, leng
 @pytest.mark.parametrize("length", [1, 7])
 def test_the_first_of_them_is_viterbis(length):
     emissions_BLT, lengths_B, scores = make_case("BMES", [length, 9], scale=1.0, seed=3, legal=True)
-    path_BL, _ = crf.viterbi(emissions_BLT.nan_to_num(), lengths_B, *scores)
+    path_BL, _ = recursions.viterbi(emissions_BLT.nan_to_num(), lengths_B, *scores)
     assert torch.equal(best_paths(emissions_BLT[0, :length], scores, count=3)[0], path_BL[0, :length])
 
 

@@ -1,11 +1,8 @@
 """From text to entities, with a model from disk, in a fresh process too."""
 
 import itertools
-import json
-import subprocess
-import sys
-from pathlib import Path
 
+import fresh_process
 import pytest
 import torch
 
@@ -176,21 +173,9 @@ def test_scores(tagger, sentences):
 def test_a_fresh_process_in_another_folder(tmp_path, trained, sentences):
     texts = ["".join(sentence.tokens) for sentence in sentences]
     program = (
-        "import json, sys; from ray_bilstm import Tagger; sys.stdin.reconfigure(encoding='utf-8');"
+        "import json, sys; from ray_bilstm import Tagger;"
         "print(json.dumps(Tagger.load(sys.argv[1]).predict(json.load(sys.stdin), scores=False)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, trained],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert [without_scores(entities) for entities in json.loads(done.stdout)] == [
-        expected_entities(sentence) for sentence in sentences
-    ]
+    found = fresh_process.answer(program, trained, told=texts, folder=tmp_path)
+    assert [without_scores(entities) for entities in found] == [expected_entities(sentence) for sentence in sentences]
     assert list(tmp_path.iterdir()) == []

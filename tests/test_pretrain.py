@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import on_ray
 import pytest
 import ray
 import torch
@@ -18,12 +19,7 @@ from ray_bilstm.run_directory import RunError
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.train import train
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = on_ray.WARNINGS
 ROOT = Path(__file__).parent.parent
 SIZES = {"embedding_size": 16, "bigram_size": 8, "hidden_size": 16}
 SMALL = {**SIZES, "dropout": 0.0, "token_dropout": 0.0, "learning_rate": 0.02, "batch_size": 48, "device": "cpu"}

@@ -12,12 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_bilstm import checkpoint, crf, teacher
+from ray_bilstm import checkpoint, crf, recursions, teacher
 from ray_bilstm.batches import Shard, TrainingSet, deal
 from ray_bilstm.checkpoint import CheckpointError
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.ensemble_directory import read_tagger, write_ensemble
 from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.recursions import length_mask
 from ray_bilstm.run_directory import RunError, check_free, open_run, write_history
 
 
@@ -26,7 +27,7 @@ def random_scores(T, lengths, *, seed, spread=3.0):
     random = torch.Generator().manual_seed(seed)
     shapes = ((len(lengths), max(1, *lengths), T), (T, T), (T,), (T,))
     scores = [torch.randn(shape, generator=random, dtype=torch.float64) * spread for shape in shapes]
-    scores[0][~crf.length_mask(torch.tensor(lengths), shapes[0][1])] = 1e4
+    scores[0][~length_mask(torch.tensor(lengths), shapes[0][1])] = 1e4
     return scores
 
 
@@ -54,7 +55,7 @@ cases = st.tuples(st.integers(1, 4), st.lists(st.integers(0, 5), min_size=2, max
 def test_expected_counts_equal_enumeration(case):
     T, lengths, seed = case
     emissions_BLT, *scores = random_scores(T, lengths, seed=seed)
-    tags_BLT, moves_BTT = crf.expected_counts(emissions_BLT, torch.tensor(lengths), *scores)
+    tags_BLT, moves_BTT = recursions.expected_counts(emissions_BLT, torch.tensor(lengths), *scores)
     for b, length in enumerate(lengths):
         expected_LT, expected_TT = torch.zeros(length, T), torch.zeros(T, T)
         if length:
@@ -75,7 +76,7 @@ def test_the_loss_is_the_cross_entropy_with_a_mixture_of_teachers(case, seed):
     T, lengths, base = case
     lengths_B = torch.tensor(lengths)
     teachers = [random_scores(T, lengths, seed=base + i) for i in (0, 1)]
-    found = [crf.expected_counts(scores[0], lengths_B, *scores[1:]) for scores in teachers]
+    found = [recursions.expected_counts(scores[0], lengths_B, *scores[1:]) for scores in teachers]
     tags_BLT, moves_BTT = (sum(counts) / 2 for counts in zip(*found, strict=True))
     student = [
         value if value.ndim == 3 else value.clamp(-9, 9) for value in random_scores(T, lengths, seed=seed + 5000)
@@ -98,7 +99,7 @@ def test_the_loss_is_the_cross_entropy_with_a_mixture_of_teachers(case, seed):
         grads = [emissions_BLT.grad, *(weight.grad for weight in layer.parameters())]
         for got, value in zip(grads, oracle, strict=True):
             torch.testing.assert_close(got.double(), value.grad, rtol=1e-3, atol=1e-4)
-    assert emissions_BLT.grad is None or not emissions_BLT.grad[~crf.length_mask(lengths_B, max(1, *lengths))].any()
+    assert emissions_BLT.grad is None or not emissions_BLT.grad[~length_mask(lengths_B, max(1, *lengths))].any()
 
 
 def shard_of(vocab, sentences):
@@ -156,7 +157,7 @@ def test_what_a_teacher_says_adds_up(taught, sentences, vocab, monkeypatch):
     plain = teacher.teach(model, vocab, sentences)
     batch = shard.batch(shard.rows, max(lengths), sentences=len(sentences))
     expected_BLT = model.marginals(batch)
-    np.testing.assert_allclose(plain.tags_NT, expected_BLT[crf.length_mask(batch.lengths_B, max(lengths))], atol=1e-5)
+    np.testing.assert_allclose(plain.tags_NT, expected_BLT[length_mask(batch.lengths_B, max(lengths))], atol=1e-5)
 
 
 def test_each_rank_takes_its_own(taught, sentences):
@@ -184,7 +185,7 @@ def test_a_student_learns_what_its_teacher_says(taught, vocab):
         loss = student(batch).sum()
         loss.backward()
         optimizer.step()
-    mask_BL = crf.length_mask(batch.lengths_B, 22)
+    mask_BL = length_mask(batch.lengths_B, 22)
     same = (student.decode(batch) == model.decode(batch))[mask_BL].float().mean()
     right = (student.decode(batch) == batch.tags_BL)[mask_BL].float().mean()
     assert right < 0.5 < 0.75 < same

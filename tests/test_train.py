@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import on_ray
 import pytest
 import ray
 import ray.train
@@ -30,12 +31,7 @@ from ray_bilstm.vocab import Vocab
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = on_ray.WARNINGS
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "embedding_size": 16,
