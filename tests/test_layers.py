@@ -10,7 +10,7 @@ import pytest
 import ray_bilstm
 
 LAYERS = [
-    {"words"},
+    {"sample_words", "words"},
     {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "report_values", "shared_memory", "tags"},
     {"recursions"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
@@ -50,7 +50,7 @@ COMMAND_LINE = {
     *("cli", "cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"),
 }
 WITHOUT_TENSORS = {
-    *("tags", "config", "formats", "check", "corpus", "sample", "vocab", "metrics", "report", "card"),
+    *("tags", "config", "formats", "check", "corpus", "sample", "sample_words", "vocab", "metrics", "report", "card"),
     *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
     *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors", "parts"),
 }
