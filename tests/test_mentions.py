@@ -14,7 +14,7 @@ from ray_bilstm.corpus import Sentence
 from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.vocab import Vocab
 
-TOKENS = ("高", "勇", "男", "汉", "Ab", "b")  # "A" + "bb" would be "Ab" + "b": bigrams are strings
+TOKENS = ("高", "远", "男", "汉", "Ab", "b")  # "A" + "bb" would be "Ab" + "b": bigrams are strings
 spans = st.tuples(st.sampled_from(("", "ORG", "NAME")), st.lists(st.sampled_from(TOKENS), min_size=1, max_size=4))
 
 
@@ -124,3 +124,14 @@ def test_bigrams_that_only_an_outside_source_knows():
         found = read_back(vocab, replaced)
         assert replaced.bigrams[:-1].tolist() == vocab.encode(found).bigrams.tolist()
     assert vocab.encode(["乙y"]).bigrams[0] == vocab.num_bigrams
+
+
+def test_each_shard_has_its_own_entities():
+    """Windows of a streamed corpus come one after another, and again in the next epoch."""
+    vocab, first = make_shard("BMES", [sentence(f"x{name}", (1, 3, "ORG")) for name in ("甲乙", "丙丁")])
+    other = [sentence(f"{name}x", (0, 2, "ORG")) for name in ("甲乙", "丙丁")]
+    second = Shard(vocab.encode([s.tokens for s in other], [s.tags for s in other]), np.arange(2))
+    replace, seen = MentionReplacement(vocab, 1.0), set()
+    for _ in range(10):
+        seen |= {"".join(tokens) for shard in (first, second) for tokens in read_back(vocab, replace(shard))}
+    assert seen == {"x甲乙", "x丙丁", "甲乙x", "丙丁x"}
