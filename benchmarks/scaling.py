@@ -8,9 +8,10 @@ of the batch (measured alone, for each size of part) and then as long as all wor
 (measured too). For more workers than cores, that is taken to cost what it costs two: a prediction is an upper bound.
 `--socket` has them averaged through gloo, as between machines, instead of shared memory.
 
-The ratio `workers_N` is the rate of N workers over that of one: N is perfect.
+The ratio `workers_N` is the rate of N workers over that of one: N is perfect. All take turns, an epoch each in a round.
 """
 
+import multiprocessing
 import os
 import statistics
 import sys
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from measuring import Training, make_parser, report
 
 from ray_bilstm import shared_memory
@@ -31,28 +31,23 @@ BATCH_SIZE = 64
 WORLDS = (1, 2, 4, 8)
 
 
-def work(rank, world, folder, data_dir, batch_size, rounds, reference, socket, world_of_shards):
-    """Epochs of one rank; with one rank of several shards, its part of the work without the others."""
+def work(pipe, rank, world, folder, options, shards):
+    """One rank, which takes an epoch whenever it is told to; with one rank of several shards, its part of the work
+    without the others."""
     torch.set_num_threads(1)
-    if socket:
+    if options.socket:
         shared_memory.FOLDER = Path(folder, "nowhere")
     if world > 1:
-        meet = f"file://{folder}/meet"
-        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=timedelta(minutes=5))
-    settings = {"rank": rank, "world_size": world_of_shards, "batch_size": batch_size, "reference": reference}
-    result = train(Training(data_dir, **settings), rounds)
-    if rank == 0:
-        torch.save(result, f"{folder}/result")
-    if world > 1:
-        dist.destroy_process_group()
-
-
-def train(training, rounds):
-    """Seconds of each epoch, of averaging the gradients once; steps, sentences."""
-    seconds = [timed(training.epoch) for _ in range(rounds + 1)]
+        meet = f"file://{folder}/meet-{world}"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world, timeout=timedelta(hours=1))
+    settings = {"batch_size": options.batch_size, "reference": options.reference}
+    training = Training(options.data_dir, rank=rank, world_size=shards, **settings)
+    training.epoch()
     gradients = [torch.zeros_like(weight) for weight in training.precision.trained()]
     averaged = timed(lambda: [average(gradients) for _ in range(50)]) / 50
-    return seconds[1:], averaged, len(training.set), training.sentences
+    pipe.send((averaged, len(training.set), training.sentences))
+    while pipe.recv():
+        pipe.send(timed(training.epoch))
 
 
 def timed(work):
@@ -64,13 +59,34 @@ def timed(work):
     return time.perf_counter() - started
 
 
-def measure(world, options, *, world_of_shards=None):
-    settings = (options.data_dir, options.batch_size, options.rounds, options.reference, options.socket)
-    arguments = (*settings, world_of_shards or world)
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(work, (world, folder, *arguments), nprocs=world)
-        seconds, averaged, steps, sentences = torch.load(f"{folder}/result")
-    return statistics.median(seconds), averaged, steps, sentences
+class Group:
+    """Ranks that work together."""
+
+    def __init__(self, world, folder, options, *, shards):
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(world)]
+        self.pipes = [ours for ours, _ in pipes]
+        for rank, (_, theirs) in enumerate(pipes):
+            arguments = (theirs, rank, world, folder, options, shards)
+            context.Process(target=work, args=arguments, daemon=True).start()
+        (self.averaged, self.steps, self.sentences), *_ = self.ask()
+        self.seconds = []
+
+    def ask(self):
+        return [pipe.recv() for pipe in self.pipes]
+
+    def tell(self, more):
+        for pipe in self.pipes:
+            pipe.send(more)
+
+    def epoch(self):
+        self.tell(True)
+        seconds, *_ = self.ask()
+        self.seconds.append(seconds)
+
+    @property
+    def rate(self):
+        return self.sentences / statistics.median(self.seconds)
 
 
 def main() -> int:
@@ -80,21 +96,32 @@ def main() -> int:
     parser.add_argument("--socket", action="store_true", help="gradients through gloo, as between machines")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    alone = {world: measure(1, options, world_of_shards=world) for world in WORLDS}
-    together = {world: measure(world, options) for world in WORLDS if 1 < world <= cores}
-    steps, sentences = alone[1][2:]
-    averaged = together[2][1] if 2 in together else 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        alone = {shards: Group(1, folder, options, shards=shards) for shards in WORLDS}
+        together = {world: Group(world, folder, options, shards=world) for world in WORLDS if 1 < world <= cores}
+        for _ in range(options.rounds):
+            for group in (*alone.values(), *together.values()):
+                group.epoch()
+        for group in (*alone.values(), *together.values()):
+            group.tell(False)
+    one = alone[1]
+    averaged = together[2].averaged if 2 in together else 0.0
     print(f"batches of {options.batch_size}, {cores} cores; averaging gradients {1e3 * averaged:.2f} ms a step")
-    print(f"{'workers':>8}{'sentences/s':>13}{'ratio':>8}{'predicted':>11}{'ratio':>8}")
+    print(f"{'workers':>8}{'sentences/s':>13}{'ratio':>8}{'lowest':>8}{'highest':>8}{'predicted':>11}{'ratio':>8}")
     found, figures = {}, {}
     for world in WORLDS:
-        expected = sentences / (alone[world][0] + (steps * averaged if world > 1 else 0))
-        rate = sentences / together[world][0] if world in together else sentences / alone[1][0] if world == 1 else None
-        figures[world] = {"measured": rate, "predicted": expected}
-        shown = f"{rate:13,.0f}{rate * alone[1][0] / sentences:8.2f}" if rate else f"{'–':>13}{'–':>8}"
-        print(f"{world:8}{shown}{expected:11,.0f}{expected * alone[1][0] / sentences:8.2f}")
-        if rate and world > 1:
-            found[f"workers_{world}"] = rate * alone[1][0] / sentences
+        seconds = statistics.median(alone[world].seconds) + (one.steps * averaged if world > 1 else 0)
+        expected = one.sentences / seconds
+        group = one if world == 1 else together.get(world)
+        shown = f"{'–':>13}{'–':>8}{'–':>8}{'–':>8}"
+        if group:
+            ratios = [before / now for before, now in zip(one.seconds, group.seconds, strict=True)]
+            found[f"workers_{world}"] = statistics.median(ratios)
+            columns = (found[f"workers_{world}"], min(ratios), max(ratios))
+            shown = f"{group.rate:13,.0f}" + "".join(f"{ratio:8.2f}" for ratio in columns)
+        figures[world] = {"measured": group.rate if group else None, "predicted": expected}
+        print(f"{world:8}{shown}{expected:11,.0f}{expected / one.rate:8.2f}")
+    del found["workers_1"]
     report(options.json, ratios=found, figures={"sentences_per_second": figures, "averaging_seconds": averaged})
     return 0
 
