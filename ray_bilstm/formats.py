@@ -44,6 +44,9 @@ LABELS = ("entities", "tags", "label")
 
 BLOCK_BYTES = 2**22
 
+PARQUET_ERRORS = (OSError, ValueError, OverflowError)
+"""What pyarrow raises, besides its own, for a file that is damaged, not UTF-8, or holds what Python cannot."""
+
 Notes = list[tuple[int, str]]
 """What is wrong, by line."""
 
@@ -247,8 +250,8 @@ def parse_parquet(data: bytes) -> Parsed:
             for record in batch.to_pylist():
                 number += 1
                 _add_record(parsed, record, number)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        parsed.complaints.append((number + 1, f"got no Parquet ({error}), expected columns tokens and tags"))
+    except (pyarrow.ArrowException, *PARQUET_ERRORS) as error:
+        parsed.complaints.append((number + 1, f"got no Parquet ({one_line(error)}), expected columns tokens and tags"))
     return parsed
 
 
@@ -358,6 +361,11 @@ def write_parquet(path: Path, sentences: Iterable[Sentence]) -> None:
     words = pyarrow.list_(pyarrow.string())
     schema = pyarrow.schema([("tokens", words), ("tags", words)])
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+
+
+def one_line(error: Exception) -> str:
+    """What an error of a library says, which may be several lines."""
+    return " ".join(str(error).split())
 
 
 def _plural(count: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ray_bilstm.formats import COLUMN_SUFFIXES, JSON_SUFFIXES, PARQUET_SUFFIXES
+from ray_bilstm.formats import COLUMN_SUFFIXES, JSON_SUFFIXES, PARQUET_ERRORS, PARQUET_SUFFIXES, one_line
 from ray_bilstm.texts import Text, TextError, input_format, iter_rows, iter_texts
 
 SUFFIXES = {".txt", *COLUMN_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES}
@@ -111,8 +111,8 @@ def _cut_rows(path: Path, size: int) -> Iterator[Part]:
 
     try:
         metadata = pyarrow.parquet.read_metadata(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise TextError(f"{path}: got no Parquet ({error}), expected a column text or tokens") from None
+    except (pyarrow.ArrowException, *PARQUET_ERRORS) as error:
+        raise TextError(f"{path}: got no Parquet ({one_line(error)}), expected a column text or tokens") from None
     whole = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     rows = max(1, metadata.num_rows * size // max(1, whole))
     for begin in range(0, metadata.num_rows, rows):

@@ -26,11 +26,13 @@ from ray_bilstm.formats import (
     COLUMN_SUFFIXES,
     JSON_SUFFIXES,
     LABELS,
+    PARQUET_ERRORS,
     PARQUET_SUFFIXES,
     RecordError,
     Sentence,
     cells,
     iter_columns,
+    one_line,
     tokens_of,
 )
 from ray_bilstm.tags import Span, from_spans
@@ -152,8 +154,11 @@ def iter_rows(file: BinaryIO, name: str, *, begin: int = 0, end: int | None = No
                 yield _from_record(record, f"{name}:{number}")
             if number >= stop:
                 return
-    except (pyarrow.ArrowException, OSError) as error:
-        raise TextError(f"{name}:{number + 1}: got no Parquet ({error}), expected a column text or tokens") from None
+    except TextError:
+        raise
+    except (pyarrow.ArrowException, *PARQUET_ERRORS) as error:
+        got = f"{name}:{number + 1}: got no Parquet ({one_line(error)})"
+        raise TextError(f"{got}, expected a column text or tokens") from None
 
 
 # Write ----------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,13 @@ def test_what_cannot_be_read_is_named(data, format, message):
         read(data, format)
 
 
+def test_a_text_of_parquet_that_is_not_utf8(tmp_path):
+    texts = pyarrow.array([b"a", b"\xff"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "x.parquet")
+    with pytest.raises(TextError, match=r"^here:1: got no Parquet \('utf-8' codec can't decode"):
+        read((tmp_path / "x.parquet").read_bytes(), "parquet")
+
+
 @pytest.mark.parametrize("format", ["text", "jsonl", "conll"])
 def test_no_more_is_read_than_asked_for(format):
     endless = itertools.cycle([b'{"text": "a"}\n', b"\n"])
