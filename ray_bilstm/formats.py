@@ -303,7 +303,8 @@ def _one_of(given: dict[str, Any], *keys: str) -> str:
     found = [key for key in keys if key in given]
     if len(found) == 1:
         return found[0]
-    got = f"got {' and '.join(found)}" if found else f"got the keys {', '.join(given) or '(none)'}"
+    there = ", ".join(key if key.isprintable() else repr(key) for key in given)
+    got = f"got {' and '.join(found)}" if found else f"got the keys {there or '(none)'}"
     raise RecordError(f"{got}, expected exactly one of {', '.join(keys)}")
 
 

@@ -67,6 +67,7 @@ def test_rows_of_parquet(tmp_path):
         (b'{"text": "a"}\n{"text"\n', "jsonl", "here:2: got no JSON"),
         (b"[]", "jsonl", "here:1: got list, expected an object with text or tokens"),
         (b'{"words": []}', "jsonl", "here:1: got the keys words, expected exactly one of text, tokens"),
+        (b'{"w\\n": 1, "\\ud800": 1}', "jsonl", r"here:1: got the keys 'w\\n', '\\ud800', expected exactly one of"),
         (b'{"text": "\\ud800"}', "jsonl", "here:1: got half a surrogate pair"),
         (b'{"tokens": ["a", ""]}', "jsonl", "here:1: got \\['a', ''\\] for tokens, expected a list of strings"),
         (b"PAR1", "parquet", "here:1: got no Parquet"),
