@@ -31,6 +31,8 @@ from ray_bilstm.ensemble_directory import read_tagger
 from ray_bilstm.predict import Entity, Tagger
 from ray_bilstm.web import REFUSALS, Answer, Health, Question, check_texts, make_answer, make_app, render_page
 
+APPLICATION = "tagger"
+
 MOST_WAITING = 1024
 """Requests that a replica holds; more are refused."""
 DRAIN_SECONDS = 30.0
@@ -178,6 +180,7 @@ def serving(
             num_replicas=replicas,
             max_ongoing_requests=2 * MOST_WAITING,
             graceful_shutdown_timeout_s=DRAIN_SECONDS,
+            graceful_shutdown_wait_loop_s=0.2,
             ray_actor_options=_options(claim),
         )(serve.ingress(app)(Service))
         application = deployment.bind(
@@ -187,9 +190,12 @@ def serving(
             max_batch=max_batch,
             batch_wait_seconds=batch_wait_ms / 1000,
         )
-        handle = serve.run(application, logging_config=quiet)
+        handle = serve.run(application, name=APPLICATION, logging_config=quiet)
         shown = f"[{host}]" if ":" in host else host
-        yield Running(f"http://{shown}:{port}", handle)
+        try:
+            yield Running(f"http://{shown}:{port}", handle)
+        finally:
+            serve.delete(APPLICATION)  # shutdown alone would cut off what is being answered
     finally:
         serve.shutdown()
         ray.shutdown()
