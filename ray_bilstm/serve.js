@@ -17,7 +17,7 @@ function marked(text, entities) {
     const mark = document.createElement("mark");
     mark.className = `t${types.indexOf(type)}${score < 0.9 ? " doubt" : ""}`;
     mark.title = `${type} ${score.toFixed(4)}`;
-    mark.dataset.told = `${type} ${Math.floor(score * 1000) / 10}%`;
+    mark.dataset.told = `${type} ${(Math.floor(score * 1000) / 10).toFixed(1)}%`;
     mark.textContent = between(start, end);
     line.append(between(done, start), mark);
     done = end;

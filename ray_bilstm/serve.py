@@ -32,6 +32,8 @@ from ray_bilstm.predict import Entity, Tagger
 from ray_bilstm.web import REFUSALS, Answer, Health, Question, check_texts, make_answer, make_app, render_page
 
 APPLICATION = "tagger"
+QUIET = {"log_level": "ERROR", "enable_access_log": False}
+"""How Ray Serve logs: no texts, no addresses."""
 
 MOST_WAITING = 1024
 """Requests that a replica holds; more are refused."""
@@ -163,37 +165,23 @@ def serving(
     chosen = ACCELERATORS[device]
     accelerator.load(chosen)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve neighbours
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )
+    local = "127.0.0.1"
+    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _node_ip_address=local)
     try:
         nodes = [node["Resources"] for node in ray.nodes()]
         claim = cluster.plan_claim(chosen, replicas, nodes, flag="--replicas")
-        quiet = {"log_level": "ERROR", "enable_access_log": False}
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
-        deployment = serve.deployment(
-            num_replicas=replicas,
-            max_ongoing_requests=2 * MOST_WAITING,
-            graceful_shutdown_timeout_s=DRAIN_SECONDS,
-            graceful_shutdown_wait_loop_s=0.2,
-            ray_actor_options=_options(claim),
-        )(serve.ingress(app)(Service))
-        application = deployment.bind(
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=QUIET)
+        deployment = _deployment(claim, replicas).bind(
             str(path),
             chosen=chosen,
             threads=claim.threads,
             max_batch=max_batch,
             batch_wait_seconds=batch_wait_ms / 1000,
         )
-        handle = serve.run(application, name=APPLICATION, logging_config=quiet)
-        shown = f"[{host}]" if ":" in host else host
         try:
-            yield Running(f"http://{shown}:{port}", handle)
+            handle = serve.run(deployment, name=APPLICATION, logging_config=QUIET)
+            yield Running(f"http://{f'[{host}]' if ':' in host else host}:{port}", handle)
         finally:
             serve.delete(APPLICATION)  # shutdown alone would cut off what is being answered
     finally:
@@ -201,9 +189,16 @@ def serving(
         ray.shutdown()
 
 
-def _options(claim: cluster.Claim) -> dict[str, Any]:
+def _deployment(claim: cluster.Claim, replicas: int) -> Any:
     resources = dict(claim.resources)
-    return {"num_cpus": resources.pop("CPU", 0), "num_gpus": resources.pop("GPU", 0), "resources": resources}
+    options = {"num_cpus": resources.pop("CPU", 0), "num_gpus": resources.pop("GPU", 0), "resources": resources}
+    return serve.deployment(
+        num_replicas=replicas,
+        max_ongoing_requests=2 * MOST_WAITING,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
+        graceful_shutdown_wait_loop_s=0.2,
+        ray_actor_options=options,
+    )(serve.ingress(app)(Service))
 
 
 def _free_port(host: str, port: int) -> int:
@@ -214,5 +209,5 @@ def _free_port(host: str, port: int) -> int:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
             return int(trial.getsockname()[1])
-    except (OSError, UnicodeError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ServeError(f"--host {host} --port {port}: {error}: expected an address that is free here") from error

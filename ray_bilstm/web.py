@@ -159,8 +159,8 @@ def render_page(name: str, types: Sequence[str]) -> str:
 <header><h1>{title}</h1><div id="legend">{legend(types)}</div></header>
 <main>
 <form>
-<label for="text">Text, a sentence or a paragraph a line <span lang="zh">文本</span></label>
-<textarea id="text" rows="7" spellcheck="false" autofocus>{html.escape(EXAMPLE)}</textarea>
+<label for="text">Text: a sentence or a paragraph a line <span lang="zh">文本</span></label>
+<textarea id="text" rows="7" spellcheck="false">{html.escape(EXAMPLE)}</textarea>
 <p><button>Tag <span lang="zh">标注</span></button> <kbd>Ctrl</kbd> <kbd>Enter</kbd></p>
 </form>
 <p id="error" role="alert" hidden></p>
