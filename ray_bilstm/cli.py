@@ -22,6 +22,7 @@ from ray_bilstm.cli_evaluate import add_evaluate_arguments, evaluate_command
 from ray_bilstm.cli_export import add_export_arguments, export_command
 from ray_bilstm.cli_predict import add_predict_arguments, predict_command
 from ray_bilstm.cli_pretrain import add_pretrain_arguments, pretrain_command
+from ray_bilstm.cli_serve import add_serve_arguments, serve_command
 from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
 from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
 from ray_bilstm.config import ConfigError, iter_flags
@@ -131,7 +132,7 @@ def _is_expected(error: Exception) -> bool:
     """Whether the message says all that a user needs. Looked up late: these modules import torch and ray."""
     if isinstance(error, (CorpusError, ConfigError, OSError)):
         return True
-    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Export", "Run", "Text", "Training", "Vocab")
+    ours = ("Accelerator", "Checkpoint", "Cluster", "Embeddings", "Export", "Run", "Serve", "Text", "Training", "Vocab")
     return type(error).__module__.startswith("ray_bilstm.") and type(error).__name__ in {f"{of}Error" for of in ours}
 
 
@@ -244,6 +245,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "study": (add_study_arguments, study_command),
     "evaluate": (add_evaluate_arguments, evaluate_command),
     "predict": (add_predict_arguments, predict_command),
+    "serve": (add_serve_arguments, serve_command),
     "export": (add_export_arguments, export_command),
     "ensemble": (_add_ensemble_arguments, _ensemble),
     "check": (_add_check_arguments, _check),

@@ -31,8 +31,11 @@ def count_accelerators(accelerator: Accelerator, nodes: Sequence[Resources]) -> 
     return sum(int(node.get(accelerator.resource, 0)) for node in nodes)
 
 
-def plan_claim(accelerator: Accelerator, num_workers: int, nodes: Sequence[Resources]) -> Claim:
-    """The claim of each of `num_workers` workers. Raises ClusterError, with the arithmetic, where they do not fit.
+def plan_claim(
+    accelerator: Accelerator, num_workers: int, nodes: Sequence[Resources], *, flag: str = "--num-workers"
+) -> Claim:
+    """The claim of each of `num_workers` workers, the number that `flag` sets. Raises ClusterError, with the
+    arithmetic, where they do not fit.
 
     A worker with an accelerator claims one device and at most one core. Without, it claims the largest share of the
     cores that lets all workers fit on the nodes, in whole cores or in 1/2, 1/3, ... of one. Of several cores it leaves
@@ -45,13 +48,15 @@ def plan_claim(accelerator: Accelerator, num_workers: int, nodes: Sequence[Resou
         share = next((share for share in shares if _fit(cores, share) >= num_workers), None)
         if share is None:
             raise ClusterError(
-                _refusal(num_workers, f"{SMALLEST_CPU_SHARE:g} CPU", cores, "CPU", _fit(cores, SMALLEST_CPU_SHARE))
+                _refusal(
+                    num_workers, f"{SMALLEST_CPU_SHARE:g} CPU", cores, "CPU", _fit(cores, SMALLEST_CPU_SHARE), flag
+                )
             )
         return Claim({"CPU": _floor(share)}, max(1, int(share) - 1))
     devices = [int(node.get(accelerator.resource, 0)) for node in nodes]
     if sum(devices) < num_workers:
         raise ClusterError(
-            _refusal(num_workers, f"1 {accelerator.resource}", devices, accelerator.resource, sum(devices))
+            _refusal(num_workers, f"1 {accelerator.resource}", devices, accelerator.resource, sum(devices), flag)
         )
     per_device = min((core / n for core, n in zip(cores, devices, strict=True) if n), default=1.0)
     return Claim({accelerator.resource: 1, "CPU": _floor(min(1.0, per_device))}, max(1, int(per_device) - 1))
@@ -103,12 +108,14 @@ def _floor(share: float) -> float:
     return int(share * 10_000) / 10_000
 
 
-def _refusal(num_workers: int, each: str, amounts: Sequence[float], resource: str, fit: int) -> str:
-    asked = f"--num-workers {num_workers} x {each} does not fit"
+def _refusal(
+    num_workers: int, each: str, amounts: Sequence[float], resource: str, fit: int, flag: str = "--num-workers"
+) -> str:
+    asked = f"{flag} {num_workers} x {each} does not fit"
     if not fit:
         return f"{asked}: the cluster has no {resource}. Choose another --device, or start the nodes with it"
     nodes = " + ".join(f"{amount:g}" for amount in amounts)
     return (
         f"{asked}: the cluster has {nodes} {resource} on {len(amounts)} node{'s' * (len(amounts) != 1)},"
-        f" which holds {fit} workers. Lower --num-workers to {fit} or add nodes"
+        f" which holds {fit} workers. Lower {flag} to {fit} or add nodes"
     )

@@ -12,6 +12,7 @@ import hashlib
 import html
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray_bilstm.spelling import gap, spell
@@ -65,11 +66,26 @@ def hue(number: int, count: int) -> int:
     return round(20 + 360 * number / max(1, count))
 
 
-def head(title: str, *, style: str, script: str = "") -> str:
+def style(types: Sequence[str]) -> str:
+    """How texts look, with a colour for each type: class `t0` for the first, and so on."""
+    return STYLE + "".join(f".t{i} {{ --hue: {hue(i, len(types))}; }}\n" for i in range(len(types)))
+
+
+def legend(types: Sequence[str]) -> str:
+    """The types in their colours."""
+    return " ".join(f'<mark class="t{i}">{html.escape(type)}</mark>' for i, type in enumerate(types))
+
+
+def packaged(file: str) -> str:
+    """The text of a file that comes with the package."""
+    return resources.files("ray_bilstm").joinpath(file).read_text(encoding="utf-8")
+
+
+def head(title: str, *, style: str, script: str = "", asks: bool = False) -> str:
     """The head of a page, up to its body; `title` is HTML. A browser runs `script`, whose digest the policy names, and
-    nothing else, and asks no network."""
+    nothing else, and asks no network; only the server that the page came from, where it `asks`."""
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    allowed = f"; script-src 'sha256-{digest}'" if script else ""
+    allowed = (f"; script-src 'sha256-{digest}'" if script else "") + "; connect-src 'self'" * asks
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:{allowed}"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -87,11 +103,9 @@ def head(title: str, *, style: str, script: str = "") -> str:
 def iter_html(tagged: Iterable[Tagged], types: Sequence[str], *, title: str) -> Iterator[str]:
     """The page, piece by piece; `types` are those that the model knows."""
     numbers = {type: number for number, type in enumerate(types)}
-    hues = "".join(f".t{i} {{ --hue: {hue(i, len(types))}; }}\n" for i in range(len(types)))
-    legend = " ".join(f'<mark class="t{i}">{html.escape(type)}</mark>' for type, i in numbers.items())
-    yield f"""{head(html.escape(title), style=STYLE + hues)}
+    yield f"""{head(html.escape(title), style=style(types))}
 <body>
-<header><h1>{html.escape(title)}</h1>{legend}</header>
+<header><h1>{html.escape(title)}</h1>{legend(types)}</header>
 <ol>
 """
 

@@ -11,10 +11,9 @@ measure (a test score in a throughput run, a confusion matrix) is left out. Text
 """
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from ray_bilstm.highlight import head
+from ray_bilstm.highlight import head, packaged
 from ray_bilstm.report_charts import draw_curves
 from ray_bilstm.report_errors import draw_errors, draw_mistakes, interval
 from ray_bilstm.report_values import (
@@ -71,8 +70,8 @@ def render_report(
         ("Wrong sentences", "出错的句子", draw_errors(evaluation)),
     ]
     name, titles = text(result.get("name") or "run"), [title for title, _, body in drawn if body]
-    script = _own("report.js") if evaluation.get("errors") else ""
-    return f"""{head(name, style=_own("report.css"), script=script)}
+    script = packaged("report.js") if evaluation.get("errors") else ""
+    return f"""{head(name, style=packaged("report.css"), script=script)}
 <body>
 <header>
 <p class="over">ray_bilstm · Training report <span lang="zh">训练报告</span></p>
@@ -87,10 +86,6 @@ def render_report(
 </body>
 </html>
 """
-
-
-def _own(file: str) -> str:
-    return resources.files("ray_bilstm").joinpath(file).read_text(encoding="utf-8")
 
 
 def _headline(result: Mapping[str, Any]) -> str:

@@ -26,11 +26,12 @@ LAYERS = [
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
     {"predict", "attend", "bulk_directory", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
     {"export", "failures", "teacher", "worker", "launch", "search_directory", "review"},
-    {"bulk", "train"},
+    {"web"},
+    {"bulk", "serve", "train"},
     {"doctor", "pretrain", "trial"},
     {"tune"},
     {"cli_train"},
-    {"cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_tune"},
+    {"cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_serve", "cli_tune"},
     {"cli"},
 ]
 WITH_RAY = {
@@ -43,11 +44,13 @@ WITH_RAY = {
     "train",
     "doctor",
     "pretrain",
+    "serve",
     "trial",
     "tune",
 }
 COMMAND_LINE = {
-    *("cli", "cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_train", "cli_tune"),
+    *("cli", "cli_bulk", "cli_evaluate", "cli_export", "cli_predict", "cli_pretrain", "cli_serve", "cli_train"),
+    "cli_tune",
 }
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "sample_words", "vocab", "metrics", "report", "card"),
