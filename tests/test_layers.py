@@ -37,6 +37,7 @@ LAYERS = [
         "backend",
         "figures",
     },
+    {"study_page"},
     {"export", "failures", "teacher", "worker", "launch", "search_directory", "review"},
     {"bulk", "train"},
     {"doctor", "pretrain", "trial"},
@@ -63,7 +64,7 @@ COMMAND_LINE = {
 }
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "sample_words", "vocab", "metrics", "report", "card"),
-    *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
+    *("space", "study", "study_page", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
     *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors", "parts"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
