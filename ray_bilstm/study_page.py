@@ -64,8 +64,8 @@ def _headline(study: Record) -> str:
         found = study["configurations"][study["best"]]
         name = text(label(found["config"]))
         kept = f"""<p>Best by mean dev entity F1, of those with the most finished seeds. Its model with the best
-dev entity F1: <code>{text(study["best_trial"])}</code>. <span lang="zh">在完成种子数最多的配置中，按 dev 实体 F1 的均值选出；test
-不参与选择。</span></p>"""
+dev entity F1: <code>{text(study["best_trial"])}</code>.
+<span lang="zh">在完成种子数最多的配置中，按 dev 实体 F1 的均值选出；test 不参与选择。</span></p>"""
     tiles = [
         *((f"{split.title()} entity F1", *_mean(dig(found, split, "entity_f1"))) for split in SPLITS),
         ("Configurations 配置", str(len(study["configurations"])), ""),
