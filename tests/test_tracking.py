@@ -11,11 +11,11 @@ import on_ray
 import pytest
 import ray
 
-from ray_bilstm import cli, run_directory, tracking
+from ray_bilstm import cli, perf, run_directory, tracking
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import write_sentences
 from ray_bilstm.sample import sample_corpus
-from ray_bilstm.train import train
+from ray_bilstm.train import measure, train
 
 pytestmark = [
     *on_ray.WARNINGS,
@@ -225,3 +225,20 @@ def test_a_server_that_cannot_be_reached_is_told_before_training(
 def test_passwords_stay_out_of_the_settings(mlflow) -> None:
     with pytest.raises(ConfigError, match="put it into MLFLOW_TRACKING_URI"):
         tracking.Trackers(Config().with_fields(mlflow="https://me:secret@example.org/"))
+
+
+def test_a_throughput_run_has_nothing_to_tell() -> None:
+    with pytest.raises(ConfigError, match="no epochs to tell of: leave --tensorboard and --mlflow out"):
+        measure(Config().with_fields(tensorboard=True), perf.Plan(warmup_steps=1, measured_steps=1))
+
+
+def test_overwrite_sets_aside_what_trackers_have_of_the_earlier_run(tmp_path) -> None:
+    run_directory.close_run(tmp_path, {})
+    begun(tmp_path, RECORDS, tensorboard=True)
+    (tmp_path / "mlflow.json").write_text("{}", encoding="utf-8")
+    run_directory.open_run(tmp_path, Config().with_fields(overwrite=True))
+    kept = {"config.json", run_directory.REPLACED}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert {path.name for path in (tmp_path / run_directory.REPLACED).iterdir()} == {
+        *("result.json", "mlflow.json", "tensorboard")
+    }
