@@ -96,12 +96,12 @@ def _scores(study: Record) -> str:
 def _row(study: Record, index: int, split: str, kind: str) -> list[str]:
     configuration = study["configurations"][index]
     found = configuration[split][f"{kind}_f1"]
-    mean, deviation = number(found["mean"], ".4f"), number(found["sd"], ".4f")
+    deviation = "" if found["sd"] is None else f" ± {found['sd']:.4f}"
     interval = MISSING if found["low95"] is None else f"{found['low95']:.4f} to {found['high95']:.4f}"
     return [
         text(label(configuration["config"])) + (" <strong>best 最佳</strong>" if index == study["best"] else ""),
         f"{len(configuration['seeds'])} of {sum(configuration['statuses'].values())}",
-        f"{mean} ± {deviation}",
+        number(found["mean"], ".4f") + deviation,
         *(number(found[part], ".4f") for part in ("min", "max")),
         interval,
     ]
