@@ -1,12 +1,13 @@
 # make train   train on the embedded sample corpus; make train ARGS="--data-dir ResumeNER" on your own
 # make test    lint, types, tests; make test-slow the tests that take minutes each
+# make tour    the whole use of the product on the embedded sample: docs/tour.sh
 # make test-npu  the tests of tensors on the real torch_npu, with a stub of CANN below it
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: train test test-slow test-npu clean
+.PHONY: train test test-slow test-npu tour clean
 
 train: .venv/installed
 	$(BIN)/python jobs/train_1p.py $(ARGS)
@@ -19,6 +20,9 @@ test: .venv/tested
 
 test-slow: .venv/tested
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+tour: .venv/tested
+	PYTHON=$(BIN)/python docs/tour.sh $(ARGS)
 
 test-npu:
 	$(PYTHON) tests/torch_npu_on_stub/stage.py

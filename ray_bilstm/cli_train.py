@@ -27,6 +27,10 @@ def add_train_arguments(parser: argparse.ArgumentParser, *, without: Sequence[st
             groups[flag.section].add_argument(
                 name, dest=flag.name, action="store_true", default=argparse.SUPPRESS, help=help_text
             )
+        elif flag.name == "mlflow":
+            groups[flag.section].add_argument(
+                name, nargs="?", const="auto", default=argparse.SUPPRESS, metavar="URI", help=help_text
+            )
         else:
             groups[flag.section].add_argument(
                 name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def tune_command(options: argparse.Namespace) -> int:
         grace_epochs=options.grace_epochs,
         max_concurrent=options.max_concurrent,
     )
-    from ray_bilstm.search_directory import BEST, CURVES, SCORES, STUDY
+    from ray_bilstm.search_directory import BEST, CURVES, PAGE, SCORES, STUDY
     from ray_bilstm.tune import search
 
     study, path = search(
@@ -89,6 +90,7 @@ def tune_command(options: argparse.Namespace) -> int:
     print()
     for line in format_study(study):
         print(line)
+    print(f"page {path / PAGE}")
     print(f"best model {path / BEST}, plots {path / SCORES} and {path / CURVES}")
     print(path / STUDY)
     return 0
@@ -115,13 +117,18 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def study_command(options: argparse.Namespace) -> int:
-    """Print the study of a search again, from its run directories or its study.json.
+    """Print the study of a search again, from its run directories or its study.json, and write its study.html.
 
     example:
       python -m ray_bilstm study runs/search-NAME
     """
-    from ray_bilstm.search_directory import read_study
+    from ray_bilstm.search_directory import read_study, write_page
 
-    for line in format_study(read_study(options.search)):
+    study = read_study(options.search)
+    for line in format_study(study):
         print(line)
+    try:
+        print(f"page {write_page(options.search, study)}")
+    except OSError as error:
+        print(f"warning: {error}: the page is left as it is", file=sys.stderr)
     return 0

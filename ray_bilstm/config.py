@@ -167,6 +167,10 @@ class RunConfig:
     """go on with the run in --output-dir, if there is one"""
     stop_after: int | None = None
     """stop once so many epochs are done, as Ctrl-C does, for --resume to go on"""
+    tensorboard: bool = False
+    """write TensorBoard event files into the run directory as epochs end"""
+    mlflow: str | None = None
+    """URI of the MLflow to tell of the run; auto, or no URI: MLFLOW_TRACKING_URI, else mlflow.db beside the run"""
 
     def __post_init__(self) -> None:
         _require_choices(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import shlex
+from collections.abc import Collection
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def finish(job: Job, result: dict[str, Any], command: str, evaluation: dict[str,
     """The report, and last the result, which does not depend on the report."""
     history, config = run_directory.read_history(job.path), job.config
     try:
-        page = report.render_report(result, history, config.to_dict(), evaluation, command=_command(command, config))
+        page = report.render_report(result, history, config.to_dict(), evaluation, command=command_of(command, config))
         checkpoint.write_file(job.path / run_directory.REPORT, page)
     except Exception:
         logger.warning("%s: not written; the run has its result", job.path / run_directory.REPORT, exc_info=True)
@@ -74,13 +75,13 @@ def finish(job: Job, result: dict[str, Any], command: str, evaluation: dict[str,
 _OF_ONE_START = ("output_dir", "overwrite", "resume", "stop_after", "distributed", "local_rank")
 
 
-def _command(command: str, config: Config) -> str:
-    """The command that repeats a run."""
+def command_of(command: str, config: Config, *, without: Collection[str] = ()) -> str:
+    """The command that repeats a run, with a flag for every setting that is not its default."""
     settings = config.to_dict()
     words = [command]
     for flag in iter_flags():
         value, name = settings[flag.section][flag.name], f"--{flag.name.replace('_', '-')}"
-        if flag.name in _OF_ONE_START or value == flag.default:
+        if flag.name in (*_OF_ONE_START, *without) or value == flag.default:
             continue
         words.append(name if flag.type is bool else f"{name} {shlex.quote(str(value))}")
     return " ".join(words)

@@ -16,7 +16,7 @@ from typing import Any
 import ray.train
 from torch import Tensor
 
-from ray_bilstm import checkpoint, collective, language_model, run_directory, train, worker
+from ray_bilstm import checkpoint, collective, language_model, run_directory, tracking, train, worker
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.language_model import LanguageModel
@@ -44,17 +44,20 @@ def pretrain(
     if config.data.lexicon is not None:
         raise ConfigError("lexicon is set, but a language model reads none: give --lexicon to train")
     config = config.with_fields(num_layers=1, token_dropout=0.0, mention_replacement=0.0, adversarial=0.0)
-    result, job, _ = train.run(
-        run_worker,
-        config,
-        time.time(),
-        prefix="pretrain-",
-        corpus=read_text(texts),
-        on_start=on_start,
-        on_coverage=on_coverage,
-        on_epoch=on_epoch,
-    )
-    run_directory.close_run(job.path, result)
+    with tracking.Trackers(config) as trackers:
+        result, job, _ = train.run(
+            run_worker,
+            config,
+            time.time(),
+            prefix="pretrain-",
+            corpus=read_text(texts),
+            trackers=trackers,
+            on_start=on_start,
+            on_coverage=on_coverage,
+            on_epoch=on_epoch,
+        )
+        run_directory.close_run(job.path, result)
+        trackers.finish(job.path, result)
     return result, job.path
 
 

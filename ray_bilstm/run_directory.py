@@ -6,6 +6,7 @@ events.jsonl   what interrupted the run, and how it went on; none in most runs
 best/ last/    model directories (`checkpoint.py`)
 evaluation.json  what the best model gets wrong on test (`review.py`)
 report.html    the run on one page
+tensorboard/   event files, and mlflow.json the run of MLflow, where they were asked for (`tracking.py`)
 trace/         what the profiler saw, of a throughput run that was asked for it
 result.json    the figures; written last: its presence means the run ended well
 """
@@ -25,7 +26,7 @@ from ray_bilstm.checkpoint import VOCAB, has_state, write_file
 from ray_bilstm.config import Config
 from ray_bilstm.vocab import Vocab
 
-CONFIG, HISTORY, RESULT, EVALUATION, REPORT, BEST, LAST, TRACE = (
+CONFIG, HISTORY, RESULT, EVALUATION, REPORT, BEST, LAST, TRACE, TENSORBOARD, MLFLOW = (
     "config.json",
     "history.jsonl",
     "result.json",
@@ -34,12 +35,16 @@ CONFIG, HISTORY, RESULT, EVALUATION, REPORT, BEST, LAST, TRACE = (
     "best",
     "last",
     "trace",
+    "tensorboard",
+    "mlflow.json",
 )
 STREAM = ".train.parquet"
 """The training set while a run streams it."""
 START = ".start.safetensors"
 """What the model starts from, for rank 0."""
 EVENTS = "events.jsonl"
+FILES, FOLDERS = (RESULT, HISTORY, EVENTS, CONFIG, EVALUATION, REPORT, MLFLOW), (BEST, LAST, TENSORBOARD)
+"""What --overwrite replaces."""
 STOP = ".stop"
 """While it is there, the run is asked to stop."""
 REPLACED = ".replaced"
@@ -138,13 +143,13 @@ def check_same_vocab(path: Path, vocab: Vocab) -> None:
 def _set_aside(path: Path) -> None:
     aside = path / REPLACED
     if aside.exists():  # an earlier replacement failed: what it set aside is the run that ended well
-        for name in (RESULT, HISTORY, EVENTS, CONFIG, EVALUATION, REPORT):
+        for name in FILES:
             (path / name).unlink(missing_ok=True)
-        for name in (BEST, LAST):
+        for name in FOLDERS:
             shutil.rmtree(path / name, ignore_errors=True)
         return
     aside.mkdir()
-    for name in (RESULT, HISTORY, EVENTS, CONFIG, EVALUATION, REPORT, BEST, LAST):
+    for name in (*FILES, *FOLDERS):
         with contextlib.suppress(FileNotFoundError):
             os.replace(path / name, aside / name)
 

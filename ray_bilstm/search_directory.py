@@ -2,7 +2,7 @@
 
 search.json    the settings that all trials share, and what varies
 trials/NAME/   run directories, and in each trial.json: what is its own, and how it stands
-study.json     the statistics (`study.py`); study-scores.svg and study-curves.svg show them
+study.json     the statistics (`study.py`); study.html, study-scores.svg and study-curves.svg show them
 best/          the model of the best configuration's best-dev seed
 """
 
@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-from ray_bilstm import figures, run_directory
+from ray_bilstm import ending, figures, run_directory
 from ray_bilstm.checkpoint import write_file
 from ray_bilstm.config import Config
 from ray_bilstm.run_directory import RunError
 from ray_bilstm.space import Plan, Trial
 from ray_bilstm.study import FINISHED, make_study
+from ray_bilstm.study_page import render_study
 
 SEARCH, TRIALS, TRIAL, STUDY, BEST = "search.json", "trials", "trial.json", "study.json", "best"
-SCORES, CURVES = "study-scores.svg", "study-curves.svg"
+PAGE, SCORES, CURVES = "study.html", "study-scores.svg", "study-curves.svg"
 TUNE = ".tune"
 """What Ray Tune keeps while the search runs."""
 
@@ -57,7 +59,8 @@ def open_search(path: Path, config: Config, plan: Plan) -> None:
     """Make `path` ready. Raises RunError as `check_search` does, and where it cannot be written."""
     check_search(path, config, plan)
     try:
-        write_file(path / SEARCH, json.dumps(_describe(config, plan), ensure_ascii=False, indent=2) + "\n")
+        described = {**_describe(config, plan), "command": _command(config, plan)}
+        write_file(path / SEARCH, json.dumps(described, ensure_ascii=False, indent=2) + "\n")
         shutil.rmtree(path / TUNE, ignore_errors=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from error
@@ -69,6 +72,12 @@ def _describe(config: Config, plan: Plan) -> Record:
     kept = ("data", "model", "training")
     shared = {part: {name: value for name, value in settings[part].items() if name not in own} for part in kept}
     return {**shared, "plan": {"varies": sorted(plan.axes), "search": plan.search, "scheduler": plan.scheduler}}
+
+
+def _command(config: Config, plan: Plan) -> str:
+    """The command that repeats the search."""
+    command = ending.command_of("python -m ray_bilstm tune", config, without=("seed", "batch_size", *plan.axes))
+    return f"{command} {shlex.join(plan.words())}"
 
 
 def trial_path(path: Path, trial: Trial) -> Path:
@@ -129,14 +138,22 @@ def best_models(path: Path) -> list[Path]:
 
 
 def write_study(path: Path) -> Record:
-    """study.json, the plots and best/, from the trials; returns the study."""
+    """study.json, the page, the plots and best/, from the trials; returns the study."""
     study = make_study(read_trials(path))
     write_file(path / STUDY, json.dumps(study, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_page(path, study)
     write_file(path / SCORES, figures.draw_scores(study))
     write_file(path / CURVES, figures.draw_curves(study))
     if study["best_trial"]:
         _replace_folder(path / study["best_trial"] / run_directory.BEST, path / BEST)
     return study
+
+
+def write_page(path: Path, study: Record) -> Path:
+    """study.html; returns its path."""
+    search = run_directory.read_json(path / SEARCH) if (path / SEARCH).is_file() else {}
+    write_file(path / PAGE, render_study(study, search))
+    return path / PAGE
 
 
 def _replace_folder(source: Path, target: Path) -> None:

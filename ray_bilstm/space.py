@@ -98,9 +98,29 @@ class Plan:
             return [dict(zip(self.axes, chosen, strict=True)) for chosen in itertools.product(*values)]
         return sample(self.axes, self.samples, seed=self.seeds[0])
 
+    def words(self) -> list[str]:
+        """The flags of `tune` that ask for this plan."""
+        words = ["--seeds", ",".join(map(str, self.seeds))]
+        for name, axis in self.axes.items():
+            words += (
+                ["--batch-sizes", values_of(axis)] if name == "batch_size" else ["--set", f"{name}={values_of(axis)}"]
+            )
+        default = Plan()
+        for name in ("search", "samples", "scheduler", "grace_epochs", "max_concurrent"):
+            if getattr(self, name) != getattr(default, name):
+                words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        return words
+
     def trials(self) -> list[Trial]:
         """All seeds of a configuration, then the next configuration."""
         return [Trial(config, seed) for config in self.configurations() for seed in self.seeds]
+
+
+def values_of(axis: Axis) -> str:
+    """What `parse_axis` reads the axis from, behind the name."""
+    if isinstance(axis, Choices):
+        return ",".join(map(str, axis.values))
+    return f"{'log:' if axis.log else ''}{axis.low}..{axis.high}"
 
 
 def parse_axis(text: str) -> tuple[str, Axis]:

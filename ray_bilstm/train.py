@@ -30,6 +30,7 @@ from ray_bilstm import (
     start,
     stream,
     teacher,
+    tracking,
     worker,
 )
 from ray_bilstm.config import Config, ConfigError, DataConfig
@@ -83,28 +84,31 @@ def train(
         if run_directory.is_finished(given):
             run_directory.check_free(given, config)
             return run_directory.read_result(given), given
-    result, job, corpus = run(
-        worker.run,
-        config,
-        started,
-        shared=shared,
-        callbacks=callbacks,
-        on_start=on_start,
-        on_coverage=on_coverage,
-        on_epoch=on_epoch,
-        on_event=on_event,
-    )
-    result["events"] = run_directory.read_events(job.path)
-    text = card.render_card(result, job.config.to_dict())
-    try:
-        for model in (run_directory.BEST, run_directory.LAST):
-            checkpoint.write_file(job.path / model / checkpoint.CARD, text)
-        evaluation = review.review(job.path, corpus, threads=job.threads)
-        ending.finish(job, result, "python -m ray_bilstm train", evaluation)
-    except OSError as error:
-        raise run_directory.RunError(
-            f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
-        ) from error
+    with tracking.Trackers(config) as trackers:
+        result, job, corpus = run(
+            worker.run,
+            config,
+            started,
+            shared=shared,
+            callbacks=callbacks,
+            trackers=trackers,
+            on_start=on_start,
+            on_coverage=on_coverage,
+            on_epoch=on_epoch,
+            on_event=on_event,
+        )
+        result["events"] = run_directory.read_events(job.path)
+        text = card.render_card(result, job.config.to_dict())
+        try:
+            for model in (run_directory.BEST, run_directory.LAST):
+                checkpoint.write_file(job.path / model / checkpoint.CARD, text)
+            evaluation = review.review(job.path, corpus, threads=job.threads)
+            ending.finish(job, result, "python -m ray_bilstm train", evaluation)
+        except OSError as error:
+            raise run_directory.RunError(
+                f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
+            ) from error
+        trackers.finish(job.path, result)
     return result, job.path
 
 
@@ -118,6 +122,8 @@ def measure(
     """
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
+    if config.run.tensorboard or config.run.mlflow is not None:
+        raise ConfigError("a throughput run has no epochs to tell of: leave --tensorboard and --mlflow out")
     result, job, _ = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
     ending.finish(job, result, "python jobs/perf_1p.py")
     return result, job.path
@@ -133,6 +139,7 @@ def run(
     plan: perf.Plan | None = None,
     shared: Shared | None = None,
     callbacks: Sequence[ray.train.UserCallback] = (),
+    trackers: tracking.Trackers | None = None,
     on_start: Callable[[Corpus], None] | None = None,
     on_coverage: Callable[[Record], None] | None = None,
     on_epoch: Callable[[Record], None] | None = None,
@@ -141,7 +148,7 @@ def run(
     """Read, connect, encode, run `function` on the workers.
 
     Returns the content of result.json, what the workers were told, and the corpus, which is that of the settings by
-    default; `prefix` begins the name of a run directory that is not given.
+    default; `prefix` begins the name of a run directory that is not given; `trackers` are told of its epochs.
     """
     if config.run.output_dir is not None:  # a default path is new; a given one is looked at before the work begins
         run_directory.check_free(run_directory.choose_path(config.run.output_dir, ""), config)
@@ -161,6 +168,8 @@ def run(
     name = f"{config.run.num_workers}p-{chosen.name}"
     path = run_directory.choose_path(config.run.output_dir, prefix + name)
     run_directory.open_run(path, config)
+    if trackers:
+        trackers.begin(path, config)
     connected = time.time()
 
     if config.run.resume and run_directory.can_resume(path):
@@ -193,7 +202,8 @@ def run(
             _write_stream(job, corpus.train, scored, job.window)
         datasets = shared.datasets if shared else encode(corpus, scored, without_train=bool(job.window))
         encoded = time.time()
-        outcome = _run_workers(function, job, claim, datasets, callbacks, on_epoch, on_event)
+        on_line = _each_of(trackers.epoch if trackers else None, on_epoch)
+        outcome = _run_workers(function, job, claim, datasets, callbacks, on_line, on_event)
     finally:
         for name in (run_directory.STREAM, run_directory.START, run_directory.STOP):
             (path / name).unlink(missing_ok=True)
@@ -207,6 +217,15 @@ def run(
     }
     first_step = {"first_step_at": outcome.entered + outcome.data_seconds}  # in seconds since 1970
     return ending.describe(job, corpus) | covered | outcome.figures | {"seconds": seconds} | first_step, job, corpus
+
+
+def _each_of(*functions: Callable[[Record], None] | None) -> Callable[[Record], None]:
+    def call(record: Record) -> None:
+        for function in functions:
+            if function:
+                function(record)
+
+    return call
 
 
 def load_corpus(data: DataConfig) -> Corpus:

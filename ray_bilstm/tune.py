@@ -24,7 +24,7 @@ import ray.tune
 from ray.tune.search import Repeater
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from ray_bilstm import cluster, launch, run_directory, search_directory, start, stream, train
+from ray_bilstm import cluster, launch, run_directory, search_directory, start, stream, tracking, train
 from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.corpus import Corpus
 from ray_bilstm.run_directory import RunError
@@ -92,6 +92,7 @@ def _check(config: Config, plan: Plan) -> None:
     """Raises ConfigError for what a search cannot do."""
     if config.run.overwrite:
         raise ConfigError("overwrite is True: a search replaces none; choose another --output-dir, or pass --resume")
+    tracking.check_packages(config)
     if config.run.min_workers is not None:
         raise ConfigError("min_workers: the workers of a search are planned beforehand; give --num-workers alone")
     if plan.scheduler == "asha" and plan.grace_epochs >= _most_epochs(config, plan):

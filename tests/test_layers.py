@@ -24,7 +24,20 @@ LAYERS = [
     {"loop"},
     {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
-    {"predict", "attend", "bulk_directory", "card", "ending", "dataset", "saving", "stream", "backend", "figures"},
+    {
+        "predict",
+        "attend",
+        "tracking",
+        "bulk_directory",
+        "card",
+        "ending",
+        "dataset",
+        "saving",
+        "stream",
+        "backend",
+        "figures",
+    },
+    {"study_page"},
     {"export", "failures", "teacher", "worker", "launch", "search_directory", "review"},
     {"web"},
     {"bulk", "serve", "train"},
@@ -54,7 +67,7 @@ COMMAND_LINE = {
 }
 WITHOUT_TENSORS = {
     *("tags", "config", "formats", "check", "corpus", "sample", "sample_words", "vocab", "metrics", "report", "card"),
-    *("space", "study", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
+    *("space", "study", "study_page", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
     *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors", "parts"),
 }
 FOLDER = Path(ray_bilstm.__file__).parent
