@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw what the benchmarks wrote with --json: docs/benchmarks/*.json -> docs/benchmarks/*.svg.
+"""Draw what the benchmarks wrote with --json, docs/benchmarks/*.json, and the table of docs/accuracy.md, as *.svg.
 
 python benchmarks/plots.py
 """
@@ -103,9 +103,29 @@ def device():
     return figure
 
 
+def accuracy():
+    """Mean and standard deviation on dev and test of each row of the table of five seeds on a GPU."""
+    text = (FOLDER.parent / "accuracy.md").read_text(encoding="utf-8").partition("## The same on a GPU")[2]
+    table = [line.strip("|").split("|") for line in text.partition("\n## ")[0].splitlines() if "±" in line]
+    names = [name.replace("`", "").replace("*", "").strip() for name, *_ in table]
+    figure, axes = plt.subplots(figsize=(9, 0.32 * len(table) + 1))
+    for column, label, shade, shift in ((1, "dev", OURS, -0.12), (3, "test", "#d29922", 0.12)):
+        means, deviations = zip(*(map(float, row[column].split("±")) for row in table), strict=True)
+        places = [place + shift for place in range(len(table))]
+        axes.errorbar(
+            means, places, xerr=deviations, fmt="o", ms=4, color=shade, ecolor=shade, elinewidth=1, label=label
+        )
+        axes.axvline(means[names.index("the default")], color=shade, lw=0.8, ls=":")
+    axes.set_yticks(range(len(table)), [name if len(name) < 62 else f"{name[:60]}…" for name in names], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_title("Entity F1, mean and standard deviation of five seeds", loc="left")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def main() -> int:
     matplotlib.rcParams.update({"svg.hashsalt": "ray_bilstm", "axes.spines.top": False, "axes.spines.right": False})
-    for draw in (train_step, crf, inference, scaling, device):
+    for draw in (train_step, crf, inference, scaling, device, accuracy):
         figure = draw()
         figure.tight_layout()
         figure.savefig(FOLDER / f"{draw.__name__}.svg", metadata={"Date": None})
