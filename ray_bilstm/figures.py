@@ -14,8 +14,12 @@ from ray_bilstm.report_values import MISSING
 from ray_bilstm.study import FINISHED, MEASURES, STOPPED
 
 COLOURS = ("#2f6f9f", "#c4622d", "#3d8b57", "#8a5aa8", "#b08a1e", "#4f4f4f", "#a33a55", "#2a9d9d")
-WIDTH, LEFT, RIGHT, TOP, ROW = 760.0, 60.0, 740.0, 40.0, 64.0
-STYLE = "text{font:12px sans-serif;fill:#333}polyline{fill:none;stroke-width:1.5}"
+WIDTH, LEFT, RIGHT, TOP, ROW = 760.0, 60.0, 740.0, 40.0, 52.0
+STYLE = (
+    "text{font:12px sans-serif;fill:#333}polyline{fill:none;stroke-width:1.5}.grid{stroke:#ddd}"
+    f".a{{fill:{COLOURS[0]};stroke:{COLOURS[0]}}}.b{{fill:{COLOURS[1]};stroke:{COLOURS[1]}}}"
+    ".interval{stroke-width:2}.mean,.seed{stroke:none}.seed{fill-opacity:.5}"
+)
 
 
 def label(config: Mapping[str, Any]) -> str:
@@ -80,50 +84,58 @@ def _format_unfinished(trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def draw_scores(study: Mapping[str, Any]) -> str:
     """Entity F1 of every finished trial, by configuration: dots are seeds, a bar is the mean with its interval."""
+    parts, bottom = score_marks(study, left=LEFT, right=RIGHT, top=TOP)
+    if not parts:
+        parts = ['<text x="60" y="60">No trial has finished.</text>']
+    keys = f'<tspan fill="{COLOURS[0]}">dev</tspan> and <tspan fill="{COLOURS[1]}">test</tspan>'
+    return _svg(bottom + 40, f"Entity F1, {keys}: seeds, their mean and its 95 % interval", parts)
+
+
+def score_marks(study: Mapping[str, Any], *, left: float, right: float, top: float) -> tuple[list[str], float]:
+    """The same as elements of an SVG, none where no trial has finished, and how far down they go.
+
+    Their looks are the document's: classes grid, name, interval, mean and seed; a for dev, b for test.
+    """
     rows = [configuration for configuration in study["configurations"] if configuration["seeds"]]
     finished = [trial for trial in study["trials"] if trial["status"] == FINISHED]
     values = [trial["result"][split]["entity"]["f1"] for trial in finished for split in ("dev", "test")]
-    bottom = TOP + ROW * max(len(rows), 1)
+    bottom = top + ROW * max(len(rows), 1)
     if not values:
-        return _svg(bottom + 40, "Entity F1 by configuration", ['<text x="60" y="60">No trial has finished.</text>'])
-    marks, step = ticks(min(values), max(values), 6, outward=True)
+        return [], bottom
+    marks, step = ticks(min(values), max(values), 5, outward=True)
 
     def at(value: float) -> float:
-        return LEFT + (RIGHT - LEFT) * (value - marks[0]) / (marks[-1] - marks[0])
+        return left + (right - left) * (value - marks[0]) / (marks[-1] - marks[0])
 
     parts = [
-        f'<line stroke="#ddd" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{TOP}" y2="{bottom:.1f}"/>'
-        f'<text x="{at(mark):.1f}" y="{bottom + 18:.1f}" text-anchor="middle">{tick_text(mark, step)}</text>'
+        f'<line class="grid" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{top}" y2="{bottom:.1f}"/>'
+        f'<text x="{at(mark):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{tick_text(mark, step)}</text>'
         for mark in marks
     ]
     for place, row in enumerate(rows):
-        top = TOP + ROW * place
-        name = html.escape(label(row["config"]))
-        parts.append(f'<text x="{LEFT}" y="{top + 16:.1f}">{name}</text>')
-        for offset, split, colour in ((30.0, "dev", COLOURS[0]), (46.0, "test", COLOURS[1])):
-            own = [trial for trial in finished if trial["config"] == row["config"]]
-            parts += _dots(own, row, split, colour, top + offset, at)
-    keys = f'<tspan fill="{COLOURS[0]}">dev</tspan> and <tspan fill="{COLOURS[1]}">test</tspan>'
-    title = f"Entity F1, {keys}: seeds, their mean and its 95 % interval"
-    return _svg(bottom + 40, title, parts)
+        y = top + ROW * place
+        parts.append(f'<text class="name" x="{left}" y="{y + 12:.1f}">{html.escape(label(row["config"]))}</text>')
+        own = [trial for trial in finished if trial["config"] == row["config"]]
+        for offset, split, colour in ((24.0, "dev", "a"), (38.0, "test", "b")):
+            parts += _marks(own, row[split]["entity_f1"], split, colour, y + offset, at)
+    return parts, bottom
 
 
-def _dots(
+def _marks(
     own: Sequence[Mapping[str, Any]],
-    row: Mapping[str, Any],
+    found: Mapping[str, Any],
     split: str,
     colour: str,
     y: float,
     at: Callable[[float], float],
 ) -> Iterator[str]:
-    found = row[split]["entity_f1"]
-    low, high = (found["mean"], found["mean"]) if found["low95"] is None else (found["low95"], found["high95"])
-    yield f'<line x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
-    yield f'<rect x="{at(found["mean"]) - 1.5:.1f}" y="{y - 6}" width="3" height="12" fill="{colour}"/>'
+    low, high = (found["mean"] if found[end] is None else found[end] for end in ("low95", "high95"))
+    yield f'<line class="interval {colour}" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y}" y2="{y}"/>'
+    yield f'<rect class="mean {colour}" x="{at(found["mean"]) - 1:.1f}" y="{y - 5}" width="2" height="10"/>'
     for trial in own:
         value = trial["result"][split]["entity"]["f1"]
         yield (
-            f'<circle cx="{at(value):.1f}" cy="{y}" r="3" fill="{colour}" fill-opacity="0.5">'
+            f'<circle class="seed {colour}" cx="{at(value):.1f}" cy="{y}" r="2.6">'
             f"<title>{split}, seed {trial['seed']}: {value:.4f}</title></circle>"
         )
 

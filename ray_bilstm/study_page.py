@@ -6,18 +6,16 @@ from elsewhere, light and dark, any width. The best is chosen by dev alone; test
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping
 from typing import Any
 
-from ray_bilstm.figures import label
-from ray_bilstm.highlight import head
-from ray_bilstm.report_charts import tick_text, ticks
+from ray_bilstm.figures import label, score_marks
+from ray_bilstm.highlight import head, packaged
 from ray_bilstm.report_values import MISSING, SPLITS, anchor, dig, number, section, setting, table, text
 from ray_bilstm.study import FINISHED
 
 COLUMNS = ("Configuration 配置", "Finished 完成", "Mean ± sd 均值±标准差", "Min", "Max", "95 % of the mean 均值的 95 %")
-LEFT, RIGHT, TOP, ROW, WIDTH = 10.0, 350.0, 6.0, 52.0, 360
+LEFT, RIGHT, TOP, WIDTH = 10.0, 350.0, 6.0, 360
 STYLE = """
 .study { max-width: 32rem; }
 .study .name { fill: var(--ink); font-size: 11px; }
@@ -41,7 +39,7 @@ def render_study(study: Record, search: Record) -> str:
         ("Reproduce", "复现", _command(search)),
     ]
     titles = [title for title, _, body in drawn if body]
-    style = resources.files("ray_bilstm").joinpath("report.css").read_text(encoding="utf-8") + STYLE
+    style = packaged("report.css") + STYLE
     return f"""{head("Study of a search", style=style)}
 <body>
 <header>
@@ -160,28 +158,9 @@ def _command(search: Record) -> str:
 
 def _plot(study: Record) -> str:
     """A dot a seed, the mean as a bar and its interval as a line, by configuration, dev above test."""
-    rows = [one for one in study["configurations"] if one["seeds"]]
-    finished = [trial for trial in study["trials"] if trial["status"] == FINISHED]
-    if not rows:
+    parts, bottom = score_marks(study, left=LEFT, right=RIGHT, top=TOP)
+    if not parts:
         return '<p class="soft">No trial has finished.</p>'
-    values = [dig(trial["result"], split, "entity", "f1") for trial in finished for split in SPLITS]
-    marks, step = ticks(min(values), max(values), 5, outward=True)
-    bottom = TOP + ROW * len(rows)
-
-    def at(value: float) -> float:
-        return LEFT + (RIGHT - LEFT) * (value - marks[0]) / (marks[-1] - marks[0])
-
-    parts = [
-        f'<line class="grid" x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="{TOP}" y2="{bottom}"/>'
-        f'<text x="{at(mark):.1f}" y="{bottom + 14}" text-anchor="middle">{tick_text(mark, step)}</text>'
-        for mark in marks
-    ]
-    for place, row in enumerate(rows):
-        top = TOP + ROW * place
-        parts.append(f'<text class="name" x="{LEFT}" y="{top + 12}">{text(label(row["config"]))}</text>')
-        own = [trial for trial in finished if trial["config"] == row["config"]]
-        for offset, split, colour in ((24.0, "dev", "a"), (38.0, "test", "b")):
-            parts += _marks(own, row[split]["entity_f1"], split, colour, top + offset, at)
     drawn = "\n".join(parts)
     keys = "".join(
         f'<span class="key {colour}"></span>{split} &ensp;' for colour, split in (("a", "dev"), ("b", "test"))
@@ -191,17 +170,3 @@ def _plot(study: Record) -> str:
         f'</small></figcaption>\n<svg viewBox="0 0 {WIDTH} {bottom + 20:.0f}" role="img"'
         f' aria-label="Entity F1 by configuration">\n{drawn}\n</svg></figure>'
     )
-
-
-def _marks(
-    own: Sequence[Record], found: Record, split: str, colour: str, y: float, at: Callable[[float], float]
-) -> Iterator[str]:
-    low, high = (found["mean"] if found[end] is None else found[end] for end in ("low95", "high95"))
-    yield f'<line class="interval {colour}" x1="{at(low):.1f}" x2="{at(high):.1f}" y1="{y}" y2="{y}"/>'
-    yield f'<rect class="mean {colour}" x="{at(found["mean"]) - 1:.1f}" y="{y - 5}" width="2" height="10"/>'
-    for trial in own:
-        value = trial["result"][split]["entity"]["f1"]
-        yield (
-            f'<circle class="seed {colour}" cx="{at(value):.1f}" cy="{y}" r="2.6">'
-            f"<title>{split}, seed {trial['seed']}: {value:.4f}</title></circle>"
-        )
