@@ -79,6 +79,15 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path) -> None:
     ended.set()
 
 
+@pytest.fixture
+def ctrl_c():
+    """As a terminal has it: a job in a shell's background ignores it from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_run_that_keeps_nothing_is_ended_by_the_first(tmp_path) -> None:
     ended = threading.Event()
 
