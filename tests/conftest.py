@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """The device of `--device`, prepared as a worker prepares it."""
+    """The device of `--device`, prepared as a worker prepares it; on cuda, float32 is float32 in an LSTM too."""
+    torch.backends.cudnn.allow_tf32 = False
     return worker_device(ACCELERATORS[request.config.getoption("--device")])
 
 

@@ -5,6 +5,7 @@ CANN below it.
 """
 
 import contextlib
+import warnings
 
 import numpy as np
 import pytest
@@ -91,7 +92,9 @@ def test_the_lstm_may_be_computed_in_half_precision_too(dtype, device):
 def no_waiting(device):
     """Fails where the host waits for the device inside."""
     if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype", UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
