@@ -1,4 +1,4 @@
-"""python -m ray_bilstm COMMAND, and the jobs: parse, call one function, print.
+"""python -m ray_bilstm COMMAND (`ray_bilstm COMMAND` too), and the jobs: parse, call one function, print.
 
 Flags come from the fields of `config.py`; hyphens and underscores in them are the same thing. Exit codes: 0 done,
 1 failed with a message on standard error, 2 not understood.
@@ -107,6 +107,10 @@ def _run(
     # torch would import an installed torch_npu by itself, and fail without CANN; it is imported where --device is npu.
     # Not setdefault: a process in which that went well leaves "1" to its children.
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([_hyphenated(argument) for argument in given])
     try:
@@ -175,7 +179,12 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Look a corpus over before training: counts, lengths, duplicates, unseen characters and tags, illegal tags."""
+    """Look a corpus over before training: counts, lengths, duplicates, unseen characters and tags, illegal tags.
+
+    examples:
+      python -m ray_bilstm check ResumeNER
+      python -m ray_bilstm check corpus --scheme BIO --json
+    """
     report = check(read_corpus(options.data_dir, scheme=options.scheme))
     print(json.dumps(report, ensure_ascii=False) if options.json else format_check(report))
     return 0
@@ -189,7 +198,12 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    """Convert a labelled file to another format or tag scheme."""
+    """Convert a labelled file to another format or tag scheme.
+
+    examples:
+      python -m ray_bilstm convert ResumeNER/dev.char.bmes dev.jsonl
+      python -m ray_bilstm convert dev.bio dev.bmes --scheme BMES
+    """
     written, warnings = convert_file(
         options.source, options.target, scheme=options.scheme, source_scheme=options.source_scheme
     )
@@ -204,7 +218,11 @@ def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Write the report.html of a finished run again."""
+    """Write the report.html of a finished run again.
+
+    examples:
+      python -m ray_bilstm report runs/NAME
+    """
     from ray_bilstm.checkpoint import write_file
     from ray_bilstm.report import render_report
     from ray_bilstm.run_directory import REPORT, read_config, read_evaluation, read_history, read_result
@@ -226,6 +244,10 @@ def _doctor(options: argparse.Namespace) -> int:
     """See whether training would work here: versions, devices, precision levels, workers that reach one another.
 
     Exit code 0 where it would.
+
+    examples:
+      python -m ray_bilstm doctor
+      python -m ray_bilstm doctor --device npu --json
     """
     from ray_bilstm import doctor
 

@@ -52,7 +52,7 @@ def test_every_command_has_help_and_stands_in_the_readme(command: str, readme: s
     words = [sys.executable, "-m", "ray_bilstm", command, "--help"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT).stdout
     assert "usage: python -m ray_bilstm" in shown
-    assert len(shown.splitlines()) > 4
+    assert re.search(rf"\nexamples:\n  (.*\| )?python -m ray_bilstm {command}\b", shown)
 
 
 @pytest.mark.parametrize("job", sorted(path.name for path in (ROOT / "jobs").glob("*.py")))
@@ -65,7 +65,8 @@ def test_jobs_are_executable_have_help_and_stand_in_the_readme(job: str) -> None
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     shown = done.stdout
-    assert f"jobs/{job}" in shown
+    assert re.search(rf"\nexamples:\n  python jobs/{job} ", shown)
+    assert f"\n  ray job submit --working-dir . -- python jobs/{job} " in shown
     assert all(f"jobs/{job}" in (ROOT / readme).read_text(encoding="utf-8") for readme in READMES)
 
 
