@@ -11,7 +11,7 @@ from typing import Any
 
 from ray_bilstm.figures import label, score_marks
 from ray_bilstm.highlight import head, packaged
-from ray_bilstm.report_values import MISSING, SPLITS, anchor, dig, number, section, setting, table, text
+from ray_bilstm.report_values import MISSING, SPLITS, anchor, command_block, dig, number, section, setting, table, text
 from ray_bilstm.study import FINISHED
 
 COLUMNS = ("Configuration 配置", "Finished 完成", "Mean ± sd 均值±标准差", "Min", "Max", "95 % of the mean 均值的 95 %")
@@ -153,7 +153,7 @@ def _settings(search: Record) -> str:
 
 
 def _command(search: Record) -> str:
-    return f"<pre><code>{text(search['command'])}</code></pre>" if search.get("command") else ""
+    return command_block(search["command"]) if search.get("command") else ""
 
 
 def _plot(study: Record) -> str:
