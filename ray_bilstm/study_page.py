@@ -18,7 +18,7 @@ COLUMNS = ("Configuration 配置", "Finished 完成", "Mean ± sd 均值±标准
 LEFT, RIGHT, TOP, WIDTH = 10.0, 350.0, 6.0, 360
 STYLE = """
 .study { max-width: 32rem; }
-.study .name { fill: var(--ink); font-size: 11px; }
+.study .name { fill: var(--ink); font-size: 11px; paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
 .study .interval { stroke: var(--s); stroke-width: 2; stroke-linecap: round; }
 .study .mean { fill: var(--s); }
 .study .seed { fill: var(--s); fill-opacity: .45; }
