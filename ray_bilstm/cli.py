@@ -7,6 +7,7 @@ Flags come from the fields of `config.py`; hyphens and underscores in them are t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import os
@@ -25,7 +26,7 @@ from ray_bilstm.cli_pretrain import add_pretrain_arguments, pretrain_command
 from ray_bilstm.cli_serve import add_serve_arguments, serve_command
 from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
 from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
-from ray_bilstm.config import ConfigError, iter_flags
+from ray_bilstm.config import Config, ConfigError, iter_flags
 from ray_bilstm.corpus import CorpusError, convert_file, read_corpus
 from ray_bilstm.tags import SCHEMES
 
@@ -224,11 +225,15 @@ def _report(options: argparse.Namespace) -> int:
       python -m ray_bilstm report runs/NAME
     """
     from ray_bilstm.checkpoint import write_file
+    from ray_bilstm.ending import command_of
     from ray_bilstm.report import render_report
     from ray_bilstm.run_directory import REPORT, read_config, read_evaluation, read_history, read_result
 
-    run = options.run
-    page = render_report(read_result(run), read_history(run), read_config(run), read_evaluation(run))
+    run, result, config, command = options.run, read_result(options.run), read_config(options.run), ""
+    with contextlib.suppress(ConfigError, TypeError):  # of a run of another version
+        job = "python jobs/perf_1p.py" if "breakdown" in result else "python -m ray_bilstm train"
+        command = command_of(job, Config.from_dict(config))
+    page = render_report(result, read_history(run), config, read_evaluation(run), command=command)
     write_file(run / REPORT, page)
     print(run / REPORT)
     return 0
