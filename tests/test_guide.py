@@ -182,3 +182,17 @@ def test_make_targets_exist() -> None:
     }
     assert named >= {"train", "test", "tour", "docs"}
     assert not [name for name in named if f"\n{name}:" not in read("Makefile")]
+
+
+def test_the_guide_is_built_and_needs_no_network(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="pip install '.[docs]'")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(ROOT / ".ci/docs/mkdocs.yml")]
+    done = subprocess.run([*words, "-d", str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    loaded = r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//"
+    assert not [path for path, text in pages.items() if re.search(loaded, text)]
+    styles = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css")]
+    assert not [text for text in styles if re.search(r"url\([\"']?https?:|@import", text)]
+    assert '<html class="writer-html5" lang="zh-CN"' in pages[tmp_path / "zh" / "train.html"]
+    assert 'href="zh/train.html">中文' in pages[tmp_path / "train.html"]
