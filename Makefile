@@ -1,13 +1,14 @@
 # make train   train on the embedded sample corpus; make train ARGS="--data-dir ResumeNER" on your own
 # make test    lint, types, tests; make test-slow the tests that take minutes each
 # make tour    the whole use of the product on the embedded sample: docs/tour.sh
+# make docs    the guide of docs/ as pages, in site/
 # make test-npu  the tests of tensors on the real torch_npu, with a stub of CANN below it
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: train test test-slow test-npu tour clean
+.PHONY: train test test-slow test-npu tour docs clean
 
 train: .venv/installed
 	$(BIN)/python jobs/train_1p.py $(ARGS)
@@ -24,6 +25,10 @@ test-slow: .venv/tested
 tour: .venv/tested
 	PYTHON=$(BIN)/python docs/tour.sh $(ARGS)
 
+docs: .venv/tested
+	$(BIN)/mkdocs build --strict --quiet -f .ci/docs/mkdocs.yml
+	@echo site/index.html
+
 test-npu:
 	$(PYTHON) tests/torch_npu_on_stub/stage.py
 
@@ -38,4 +43,4 @@ test-npu:
 	touch $@
 
 clean:
-	rm -rf .venv .venv-npu
+	rm -rf .venv .venv-npu site

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 """Score a trained model on labelled sentences.
 
-python jobs/evaluate.py runs/NAME/best ResumeNER --split test
-ray job submit --working-dir . -- python jobs/evaluate.py /shared/runs/8p/best /shared/ResumeNER
+examples:
+  python jobs/evaluate.py runs/NAME/best ResumeNER --split test
+  ray job submit --working-dir . -- python jobs/evaluate.py /shared/runs/8p/best /shared/ResumeNER
 """
 
 import sys

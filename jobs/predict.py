@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 """Tag many files over a cluster: JSON lines in parts, which a killed job goes on with when the command is repeated.
 
-python jobs/predict.py runs/NAME/best texts/ more.jsonl --output-dir tagged
-ray job submit --working-dir . -- python jobs/predict.py /shared/runs/8p/best /shared/texts --output-dir /shared/tagged
+examples:
+  python jobs/predict.py runs/NAME/best texts/ more.jsonl --output-dir tagged
+  ray job submit --working-dir . -- python jobs/predict.py /shared/best /shared/texts --output-dir /shared/tagged
 """
 
 import sys

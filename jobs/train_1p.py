@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
+# PYTHON_ARGCOMPLETE_OK
 """Train a BiLSTM-CRF on one worker: select on dev, score on test.
 
-python jobs/train_1p.py --data-dir ResumeNER
-ray job submit --working-dir . -- python jobs/train_1p.py --data-dir /shared/ResumeNER --output-dir /shared/runs/1p
+examples:
+  python jobs/train_1p.py --data-dir ResumeNER
+  ray job submit --working-dir . -- python jobs/train_1p.py --data-dir /shared/ResumeNER --output-dir /shared/runs/1p
 """
 
 import sys

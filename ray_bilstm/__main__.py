@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """python -m ray_bilstm COMMAND"""
 
 import sys

@@ -1,4 +1,4 @@
-"""python -m ray_bilstm COMMAND, and the jobs: parse, call one function, print.
+"""python -m ray_bilstm COMMAND (`ray_bilstm COMMAND` too), and the jobs: parse, call one function, print.
 
 Flags come from the fields of `config.py`; hyphens and underscores in them are the same thing. Exit codes: 0 done,
 1 failed with a message on standard error, 2 not understood.
@@ -7,6 +7,7 @@ Flags come from the fields of `config.py`; hyphens and underscores in them are t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import os
@@ -25,7 +26,7 @@ from ray_bilstm.cli_pretrain import add_pretrain_arguments, pretrain_command
 from ray_bilstm.cli_serve import add_serve_arguments, serve_command
 from ray_bilstm.cli_train import add_train_arguments, at_least, perf_command, train_command
 from ray_bilstm.cli_tune import add_study_arguments, add_tune_arguments, study_command, tune_command
-from ray_bilstm.config import ConfigError, iter_flags
+from ray_bilstm.config import Config, ConfigError, iter_flags
 from ray_bilstm.corpus import CorpusError, convert_file, read_corpus
 from ray_bilstm.tags import SCHEMES
 
@@ -107,6 +108,10 @@ def _run(
     # torch would import an installed torch_npu by itself, and fail without CANN; it is imported where --device is npu.
     # Not setdefault: a process in which that went well leaves "1" to its children.
     os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args([_hyphenated(argument) for argument in given])
     try:
@@ -175,7 +180,12 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Look a corpus over before training: counts, lengths, duplicates, unseen characters and tags, illegal tags."""
+    """Look a corpus over before training: counts, lengths, duplicates, unseen characters and tags, illegal tags.
+
+    examples:
+      python -m ray_bilstm check ResumeNER
+      python -m ray_bilstm check corpus --scheme BIO --json
+    """
     report = check(read_corpus(options.data_dir, scheme=options.scheme))
     print(json.dumps(report, ensure_ascii=False) if options.json else format_check(report))
     return 0
@@ -189,7 +199,12 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    """Convert a labelled file to another format or tag scheme."""
+    """Convert a labelled file to another format or tag scheme.
+
+    examples:
+      python -m ray_bilstm convert ResumeNER/dev.char.bmes dev.jsonl
+      python -m ray_bilstm convert dev.bio dev.bmes --scheme BMES
+    """
     written, warnings = convert_file(
         options.source, options.target, scheme=options.scheme, source_scheme=options.source_scheme
     )
@@ -204,13 +219,21 @@ def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Write the report.html of a finished run again."""
+    """Write the report.html of a finished run again.
+
+    examples:
+      python -m ray_bilstm report runs/NAME
+    """
     from ray_bilstm.checkpoint import write_file
+    from ray_bilstm.ending import command_of
     from ray_bilstm.report import render_report
     from ray_bilstm.run_directory import REPORT, read_config, read_evaluation, read_history, read_result
 
-    run = options.run
-    page = render_report(read_result(run), read_history(run), read_config(run), read_evaluation(run))
+    run, result, config, command = options.run, read_result(options.run), read_config(options.run), ""
+    with contextlib.suppress(ConfigError, TypeError):  # of a run of another version
+        job = "python jobs/perf_1p.py" if "breakdown" in result else "python -m ray_bilstm train"
+        command = command_of(job, Config.from_dict(config))
+    page = render_report(result, read_history(run), config, read_evaluation(run), command=command)
     write_file(run / REPORT, page)
     print(run / REPORT)
     return 0
@@ -226,6 +249,10 @@ def _doctor(options: argparse.Namespace) -> int:
     """See whether training would work here: versions, devices, precision levels, workers that reach one another.
 
     Exit code 0 where it would.
+
+    examples:
+      python -m ray_bilstm doctor
+      python -m ray_bilstm doctor --device npu --json
     """
     from ray_bilstm import doctor
 

@@ -1,4 +1,7 @@
-"""The command that scores a model: which labelled sentences, and where the report goes."""
+"""The command that scores a model: which labelled sentences, and where the report goes.
+
+What needs NumPy is imported late: it would slow down every key press of completion.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 
 from ray_bilstm.cli_train import at_least
 from ray_bilstm.corpus import Sentence, read_corpus, read_sentences
-from ray_bilstm.evaluation import evaluate, format_evaluation
 from ray_bilstm.sample import sample_corpus
 from ray_bilstm.tags import convert
 from ray_bilstm.texts import write_lines
@@ -50,6 +52,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     sentences, scheme, path = _read(options.data, options.split)
     has_train = options.data is None or options.data.is_dir()
     train = _read(options.train or options.data, "train") if options.train or has_train else None
+    from ray_bilstm.evaluation import evaluate, format_evaluation
     from ray_bilstm.predict import Tagger
 
     tagger = Tagger.load(options.model)

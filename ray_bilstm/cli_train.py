@@ -49,6 +49,11 @@ def train_command(options: argparse.Namespace, **defaults: Any) -> int:
     Writes a run directory with the model, the history, a report and result.json. Ctrl-C and SIGTERM save what was done
     and stop; the same command with --resume and the --output-dir goes on, to the same figures. Exit codes: 0 with a
     result.json, 75 stopped by --stop-after, 130 by Ctrl-C, 143 by SIGTERM.
+
+    examples:
+      python -m ray_bilstm train
+      python -m ray_bilstm train --data-dir ResumeNER --num-workers 4 --batch-size 128 --output-dir runs/NAME
+      python -m ray_bilstm train --data-dir ResumeNER --output-dir runs/NAME --resume
     """
     config = config_of(options, **defaults)
     from ray_bilstm.run_directory import RESULT, RunStopped, is_finished

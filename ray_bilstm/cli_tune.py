@@ -1,4 +1,7 @@
-"""The commands of a search and of its study: their flags, and what they print."""
+"""The commands of a search and of its study: their flags, and what they print.
+
+What needs NumPy is imported late: it would slow down every key press of completion.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_bilstm.cli_train import add_train_arguments, at_least, config_of, print_coverage, print_start
-from ray_bilstm.figures import format_study, label
 from ray_bilstm.space import Plan, parse_axes
-from ray_bilstm.study import FINISHED
 
 BATCH_SIZES = "16,32,64,128"
 
@@ -76,6 +77,7 @@ def tune_command(options: argparse.Namespace) -> int:
         grace_epochs=options.grace_epochs,
         max_concurrent=options.max_concurrent,
     )
+    from ray_bilstm.figures import format_study
     from ray_bilstm.search_directory import BEST, CURVES, PAGE, SCORES, STUDY
     from ray_bilstm.tune import search
 
@@ -101,6 +103,9 @@ def _print_plan(trials: int, at_a_time: int) -> None:
 
 
 def _print_trial(trial: dict[str, Any]) -> None:
+    from ray_bilstm.figures import label
+    from ray_bilstm.study import FINISHED
+
     text = f"{trial['status']:10}{label(trial['config'])}, seed {trial['seed']}"
     if trial["status"] == FINISHED:
         dev, test = (trial["result"][split]["entity"]["f1"] for split in ("dev", "test"))
@@ -119,9 +124,10 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
 def study_command(options: argparse.Namespace) -> int:
     """Print the study of a search again, from its run directories or its study.json, and write its study.html.
 
-    example:
+    examples:
       python -m ray_bilstm study runs/search-NAME
     """
+    from ray_bilstm.figures import format_study
     from ray_bilstm.search_directory import read_study, write_page
 
     study = read_study(options.search)

@@ -22,6 +22,7 @@ from ray_bilstm.report_values import (
     SPLITS,
     anchor,
     by_type,
+    command_block,
     corpus_splits,
     dig,
     duration,
@@ -66,7 +67,7 @@ def render_report(
         ("Warnings", "警告", _warnings(result)),
         ("Run and versions", "环境与版本", _run(result)),
         ("Configuration", "配置", _configuration(config)),
-        ("Reproduce", "复现", f"<pre><code>{text(command)}</code></pre>" if command else ""),
+        ("Reproduce", "复现", command_block(command) if command else ""),
         ("Wrong sentences", "出错的句子", draw_errors(evaluation)),
     ]
     name, titles = text(result.get("name") or "run"), [title for title, _, body in drawn if body]

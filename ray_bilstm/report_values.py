@@ -89,6 +89,11 @@ def section(title: str, chinese: str, body: str) -> str:
     return f'<section id="{anchor(title)}">\n{heading}\n{body}\n</section>\n' if body else ""
 
 
+def command_block(command: str) -> str:
+    """A command, which lines break at its spaces only, not behind a hyphen of a flag."""
+    return f"<pre><code>{' '.join(f'<span>{text(word)}</span>' for word in command.split(' '))}</code></pre>"
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "numbers") -> str:
     """Cells are HTML already; the first of a row is its heading."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ray_bilstm.config import Config, ConfigError, Flag, iter_flags
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Settings = dict[str, Any]
 
@@ -168,6 +170,8 @@ def _parse_range(flag: Flag, text: str) -> Range:
 
 def sample(axes: Mapping[str, Axis], count: int, *, seed: int) -> list[Settings]:
     """`count` different configurations drawn at random; fewer where there are no more."""
+    import numpy as np  # late: the command line reads this module, and should start at once
+
     rng, misses = np.random.default_rng(seed), 0
     drawn: dict[tuple[Any, ...], Settings] = {}
     while len(drawn) < count and misses < MOST_DRAWS:
@@ -182,8 +186,8 @@ def _draw(axis: Axis, rng: np.random.Generator) -> Any:
     if isinstance(axis, Choices):
         return axis.values[int(rng.integers(len(axis.values)))]
     if axis.log:
-        low, high = np.log([axis.low, axis.high + axis.whole])
-        value = float(np.exp(rng.uniform(low, high)))
+        low, high = math.log(axis.low), math.log(axis.high + axis.whole)
+        value = math.exp(rng.uniform(low, high))
     else:
         value = float(rng.uniform(axis.low, axis.high + axis.whole))
     return min(int(value), int(axis.high)) if axis.whole else rounded(value, axis)

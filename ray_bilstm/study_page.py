@@ -11,14 +11,14 @@ from typing import Any
 
 from ray_bilstm.figures import label, score_marks
 from ray_bilstm.highlight import head, packaged
-from ray_bilstm.report_values import MISSING, SPLITS, anchor, dig, number, section, setting, table, text
+from ray_bilstm.report_values import MISSING, SPLITS, anchor, command_block, dig, number, section, setting, table, text
 from ray_bilstm.study import FINISHED
 
 COLUMNS = ("Configuration 配置", "Finished 完成", "Mean ± sd 均值±标准差", "Min", "Max", "95 % of the mean 均值的 95 %")
 LEFT, RIGHT, TOP, WIDTH = 10.0, 350.0, 6.0, 360
 STYLE = """
 .study { max-width: 32rem; }
-.study .name { fill: var(--ink); font-size: 11px; }
+.study .name { fill: var(--ink); font-size: 11px; paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
 .study .interval { stroke: var(--s); stroke-width: 2; stroke-linecap: round; }
 .study .mean { fill: var(--s); }
 .study .seed { fill: var(--s); fill-opacity: .45; }
@@ -153,7 +153,7 @@ def _settings(search: Record) -> str:
 
 
 def _command(search: Record) -> str:
-    return f"<pre><code>{text(search['command'])}</code></pre>" if search.get("command") else ""
+    return command_block(search["command"]) if search.get("command") else ""
 
 
 def _plot(study: Record) -> str:
