@@ -103,10 +103,14 @@ def cluster(nodes: list[Machine]) -> Iterator[dict[str, float]]:
             yield seconds | {"all nodes": wait_for_nodes(len(nodes)) - started}
         finally:
             tunnel.terminate()
+    desk("ray", "exec", CLUSTER, "~/ray_bilstm_venv/bin/ray stop")
     desk("ray", "down", "--yes", CLUSTER)
-    left = [node.name for node in nodes if "raylet" in node.run("ps ax")]
-    if left:
-        raise SystemExit(f"ray down has left Ray on {', '.join(left)}")
+    since = time.time()
+    while left := [node.name for node in nodes if "raylet" in node.run("ps ax")]:
+        if time.time() - since > PATIENCE:
+            raise SystemExit(f"Ray is still there on {', '.join(left)}")
+        time.sleep(1)
+    tell("down", {"seconds until the last raylet has ended": time.time() - since})
 
 
 class Run:
@@ -187,6 +191,9 @@ def main() -> int:
         nodes[-1].plug_in()
         back = tell("plugged in again", {"seconds": wait_for_nodes(COUNT) - since})
         elastic = tell("elastic, two machines cut off", cut(Run("two", f"2..{WORKERS}"), *nodes[-2:]))
+        for node in nodes[-2:]:
+            node.plug_in()
+        wait_for_nodes(COUNT)
     equal = one["sha256"] == whole["sha256"] and one["workers"] == WORKERS
     print(f"the weights of the disturbed run are {'' if equal else 'not '}those of the undisturbed one")
     figures = {"start": start, "undisturbed": whole, "cut_off": one, "plugged_in": back, "elastic": elastic}
