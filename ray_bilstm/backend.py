@@ -64,7 +64,15 @@ class CollectiveConfig(BackendConfig):  # type: ignore[misc]
 
 
 def _prepare(chosen: Accelerator) -> None:
+    _choose_interface()
     accelerator.worker_device(chosen, assigned_devices(chosen))
+
+
+def _choose_interface() -> None:
+    """Have gloo listen where Ray does; by itself it takes the address of the host name, on many machines 127.0.1.1."""
+    name = collective.interface_of(ray.util.get_node_ip_address())
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def _open_store() -> tuple[str, int]:

@@ -82,7 +82,10 @@ def tag_files(
     sources = find_sources(inputs)
     read_tagger(model)  # so that a damaged one is said before anything starts
     config = Config().with_fields(
-        device=device, num_workers=1 if num_workers is None else num_workers, distributed=num_workers is None
+        device=device,
+        num_workers=1 if num_workers is None else num_workers,
+        distributed=num_workers is None,
+        output_dir=str(output_dir),
     )
     connect(config)
     chosen, claim, config = fit_to_cluster(config)

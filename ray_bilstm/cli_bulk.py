@@ -26,7 +26,7 @@ def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="input", help="files, or folders of files: .txt .jsonl .parquet, columns"
     )
-    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the tagged parts go")
+    parser.add_argument("--output-dir", required=True, metavar="DIR", help="where the tagged parts go")
     parser.add_argument(
         "--num-workers", type=at_least(1), metavar="N", help="default: one a device, or a core, of the cluster"
     )

@@ -7,7 +7,11 @@ the CPUs of one machine, gradients go through shared memory instead.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import struct
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +26,9 @@ from ray_bilstm.shared_memory import SharedMean
 
 TIMEOUT = timedelta(minutes=5)
 """How long a rank waits for the others before it fails."""
+
+SIOCGIFADDR = 0x8915
+"""Linux's question for the address of a network interface."""
 
 _host_group: dist.ProcessGroup | None = None
 _shared_means: dict[tuple[dist.ProcessGroup | None, int, torch.dtype], SharedMean | None] = {}
@@ -44,6 +51,21 @@ def open_store(host: str) -> TCPStore:
 def reach_store(host: str, port: int, wait: timedelta) -> TCPStore:
     """The store that rank 0 opened. Raises RuntimeError (torch's DistNetworkError) after `wait`."""
     return TCPStore(host, port, is_master=False, timeout=wait)
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has this IPv4 address; None where none has, or Linux is not there."""
+    if sys.platform != "linux":
+        return None
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # has no such address
+                answer = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    return None
 
 
 def join(accelerator: Accelerator, store: Store, *, rank: int, world_size: int, wait: timedelta) -> None:

@@ -36,6 +36,12 @@ def _require_choices(section: object) -> None:
             _require(section, name, getattr(section, name) in choices, f"one of {', '.join(choices)}")
 
 
+def _require_path(section: object, name: str) -> None:
+    """A URI, taken for a path, would name a folder of this machine."""
+    expected = "a path, on a folder that all machines share: mount the storage, or copy (docs/cluster.md)"
+    _require(section, name, "://" not in (getattr(section, name) or ""), expected)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What to train on."""
@@ -61,6 +67,8 @@ class DataConfig:
         _require_choices(self)
         _require(self, "bigram_min_count", self.bigram_min_count >= 0, "0 or more")
         _require(self, "shard_memory", self.shard_memory >= 1, "at least 1 MiB")
+        for name in ("data_dir", "teacher", "embeddings", "lexicon", "init_from"):
+            _require_path(self, name)
         if self.embeddings is not None and self.init_from is not None:
             raise ConfigError("embeddings and init_from exclude each other: give --embeddings to pretrain instead")
         if self.lexicon is not None and self.init_from is not None:
@@ -181,6 +189,7 @@ class RunConfig:
         if self.min_workers is not None and (self.distributed or self.local_rank is not None):
             raise ConfigError("min_workers excludes distributed and local_rank, which fix the number of workers")
         _require(self, "max_failures", self.max_failures >= 0, "0 or more")
+        _require_path(self, "output_dir")
         _require(self, "local_rank", self.local_rank is None or self.local_rank >= 0, "0 or more")
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume exclude each other: choose one")

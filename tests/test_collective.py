@@ -1,17 +1,19 @@
 """Ranks meet, add up, and do not wait for ever. Each rank is a process of its own."""
 
 import os
+import sys
 import time
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from ray_bilstm import collective, shared_memory
+from ray_bilstm import backend, collective, shared_memory
 from ray_bilstm.accelerator import ACCELERATORS
 
 CPU, NPU = ACCELERATORS["cpu"], ACCELERATORS["npu"]
@@ -121,3 +123,19 @@ def test_a_neighbour_that_does_not_come_is_named(tmp_path, monkeypatch):
         means[0]([torch.ones(10)])
     with pytest.raises(OSError, match="expected"):
         shared_memory.SharedMean(path, 11, torch.float32, rank=0, world_size=3, seconds=0.1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its interfaces")
+def test_gloo_listens_where_ray_does(monkeypatch):
+    """By itself it listens on the address of the host name: where /etc/hosts says 127.0.1.1, no other machine comes."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is put back
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "192.0.2.1")
+    backend._choose_interface()
+    assert "GLOO_SOCKET_IFNAME" not in os.environ, "no interface has this address"
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    backend._choose_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "chosen")
+    backend._choose_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "chosen"

@@ -143,3 +143,9 @@ def test_flags_say_type_default_and_choices():
     assert flags["dropout"].choices is None
     for flag in FLAGS:
         assert Config().with_fields(**{flag.name: flag.default}) == Config()
+
+
+@pytest.mark.parametrize("name", ["output_dir", "data_dir", "teacher", "embeddings", "lexicon", "init_from"])
+def test_a_uri_is_not_taken_for_a_path(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name} is 's3://bucket/x': expected a path, on a folder"):
+        Config().with_fields(**{name: "s3://bucket/x"})

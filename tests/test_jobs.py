@@ -145,3 +145,29 @@ def test_the_cluster_file_is_valid_for_ray() -> None:
     starts = [command for command in commands if "ray start" in command]
     assert len(starts) == 2
     assert all("--resources='{\"NPU\": 8}'" in command for command in starts)
+    assert all("export PATH=~/ray_bilstm_venv/bin:$PATH" in command for command in starts), "jobs look for python there"
+    assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert "~/.ray/auth_token" in cluster["file_mounts"]
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "RAY_enable_autoscaler_v2=0" in starts[0], "v2 counts the head as a worker, and starts one too few"
+
+
+def test_a_machine_without_cann_starts_too() -> None:
+    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    for command in (cluster["head_start_ray_commands"][-1], cluster["worker_start_ray_commands"][-1]):
+        before, _, _ = command.partition("ray start")
+        shown = subprocess.run(["bash", "-ec", f"{before} echo $PATH $RAY_AUTH_MODE"], capture_output=True, text=True)
+        assert shown.returncode == 0, shown.stderr
+        assert "/ray_bilstm_venv/bin:" in shown.stdout
+        assert shown.stdout.endswith(" token\n")
+
+
+def test_the_example_for_kuberay_is_yaml() -> None:
+    text = (ROOT / "docs" / "kuberay.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# NOT RUN")
+    job = yaml.safe_load(text)
+    assert job["kind"] == "RayJob"
+    worker = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    limits = worker["template"]["spec"]["containers"][0]["resources"]["limits"]
+    declared = json.loads(json.loads(worker["rayStartParams"]["resources"].strip("'")))
+    assert declared == {"NPU": int(limits["huawei.com/Ascend910"])}
