@@ -25,10 +25,8 @@ from pathlib import Path
 from ray_bilstm import tags as schemes
 from ray_bilstm.check import iter_warnings, line_of, tags_train_lacks
 from ray_bilstm.formats import (
-    SPAN_SCHEME,
     SUFFIXES,
     Parsed,
-    RecordError,
     Sentence,
     format_of,
     iter_columns,
@@ -36,6 +34,7 @@ from ray_bilstm.formats import (
     parse,
     write_parquet,
 )
+from ray_bilstm.records import SPAN_SCHEME, RecordError
 from ray_bilstm.tags import SCHEMES, TagError
 
 __all__ = [

@@ -18,29 +18,23 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ray_bilstm import tags as schemes
-from ray_bilstm.tags import Span, TagError
+from ray_bilstm.records import RecordError, from_record, plural, to_record
+from ray_bilstm.tags import TagError
 
 COLUMN_SUFFIXES = (".bmes", ".bioes", ".bio", ".iob", ".iob1", ".iob2", ".conll", ".txt", ".tsv")
 JSON_SUFFIXES = (".jsonl", ".json")
 PARQUET_SUFFIXES = (".parquet",)
 SUFFIXES = (*COLUMN_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES)
 
-SPAN_SCHEME = "BMES"
-"""The scheme in which spans become tags here; `corpus.py` turns it into that of the corpus."""
-
 BOM = "\ufeff"
 DOCSTART = "-DOCSTART-"
 """CoNLL-2003 opens each document with a line of this token: it parts sentences and is none."""
-
-LABELS = ("entities", "tags", "label")
-"""Keys of a record that may hold its labels."""
 
 BLOCK_BYTES = 2**22
 
@@ -57,10 +51,6 @@ class Sentence(NamedTuple):
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
     line: int  # JSON lines: its line; columns: its first token's line; Parquet: row number + 1
-
-
-class RecordError(ValueError):
-    """A record (a JSON line, a row) that is no labelled sentence."""
 
 
 @dataclass(kw_only=True)
@@ -188,7 +178,7 @@ def _word(cells: list[str], width: int) -> tuple[str, str] | str:
     if not cells:
         return ""
     if len(cells) != width:
-        return f"got {_plural(len(cells), 'column')}, expected {width} as in most lines (first = token, last = tag)"
+        return f"got {plural(len(cells), 'column')}, expected {width} as in most lines (first = token, last = tag)"
     if not cells[0] or not cells[-1]:
         return f"got an empty {'tag' if cells[0] else 'token'}, expected a token, a space or a tab, and a tag"
     if cells[-1].split() != [cells[-1]]:
@@ -269,88 +259,10 @@ def _add_record(parsed: Parsed, record: object, number: int) -> None:
     parsed.sentences.append(Sentence(tokens, tags, number))
 
 
-def from_record(record: object) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Tokens, tags, and whether the tags were made from spans. RecordError or TagError says what is wrong."""
-    if not isinstance(record, dict):
-        raise RecordError(f"got {_show(record)}, expected an object with text or tokens, and entities or tags")
-    given = {key: value for key, value in record.items() if value is not None}
-    source, tokens = tokens_of(given)
-    labels = _one_of(given, *LABELS)
-    if labels == "tags":
-        tags = _strings(given["tags"], "tags")
-        if len(tags) != len(tokens):
-            raise RecordError(f"got {_plural(len(tags), 'tag')} for {_plural(len(tokens), 'token')}, expected as many")
-        return tokens, tags, False
-    if not isinstance(given[labels], list):
-        raise RecordError(f"got {_show(given[labels])} for {labels}, expected a list")
-    spans = [_span(entity, tokens, whole=source == "text") for entity in given[labels]]
-    return tokens, tuple(map(sys.intern, schemes.from_spans(spans, len(tokens), SPAN_SCHEME))), True
-
-
-def tokens_of(record: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """Which key holds the text of a record, `text` or `tokens`, and its tokens. RecordError says what is wrong."""
-    given = {key: value for key, value in record.items() if value is not None}
-    source = _one_of(given, "text", "tokens")
-    tokens = _strings(given[source], source) if source == "tokens" else _characters(given[source])
-    try:
-        "".join(tokens).encode()
-    except UnicodeEncodeError as error:
-        raise RecordError("got half a surrogate pair in the text, expected whole Unicode characters") from error
-    return source, tokens
-
-
-def _one_of(given: dict[str, Any], *keys: str) -> str:
-    found = [key for key in keys if key in given]
-    if len(found) == 1:
-        return found[0]
-    there = ", ".join(key if key.isprintable() else repr(key) for key in given)
-    got = f"got {' and '.join(found)}" if found else f"got the keys {there or '(none)'}"
-    raise RecordError(f"{got}, expected exactly one of {', '.join(keys)}")
-
-
-def _characters(text: object) -> tuple[str, ...]:
-    if not isinstance(text, str):
-        raise RecordError(f"got {_show(text)} for text, expected a string")
-    return tuple(map(sys.intern, text))
-
-
-def _strings(value: object, key: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise RecordError(f"got {_show(value)} for {key}, expected a list of strings, none empty")
-    return tuple(map(sys.intern, value))
-
-
-def _span(entity: Any, tokens: Sequence[str], *, whole: bool) -> Span:
-    """An entity: `{"start", "end", "type"}`, or doccano's `[start, end, type]` or `{"start_offset", ..., "label"}`."""
-    start = end = type_ = text = None
-    if isinstance(entity, dict):
-        start, end = entity.get("start", entity.get("start_offset")), entity.get("end", entity.get("end_offset"))
-        type_, text = entity.get("type", entity.get("label")), entity.get("text")
-    elif isinstance(entity, list) and len(entity) == 3:
-        start, end, type_ = entity
-    if type(start) is not int or type(end) is not int or not isinstance(type_, str) or not type_:
-        raise RecordError(f'got the entity {_show(entity)}, expected {{"start": 0, "end": 2, "type": "NAME"}}')
-    there = "".join(tokens[start:end])
-    if whole and text is not None and 0 <= start < end <= len(tokens) and text != there:
-        raise RecordError(f"got the entity {text!r}, yet text[{start}:{end}] is {there!r}: offsets count code points")
-    return Span(start, end, type_)
-
-
-def to_record(sentence: Sentence, scheme: str) -> dict[str, Any]:
-    """`text` if every token is one character, else `tokens`; `entities`, or `tokens` and `tags` where spans cannot say
-    the tags (an illegal sequence)."""
-    if schemes.illegal_positions(sentence.tags, scheme):
-        return {"tokens": list(sentence.tokens), "tags": list(sentence.tags)}
-    entities = [span._asdict() for span in schemes.to_spans(sentence.tags, scheme)]
-    if all(len(token) == 1 for token in sentence.tokens):
-        return {"text": "".join(sentence.tokens), "entities": entities}
-    return {"tokens": list(sentence.tokens), "entities": entities}
-
-
 def iter_jsonl(sentences: Iterable[Sentence], scheme: str) -> Iterator[str]:
     """The lines of `sentences`, each with its LF."""
     for sentence in sentences:
-        yield json.dumps(to_record(sentence, scheme), ensure_ascii=False) + "\n"
+        yield json.dumps(to_record(sentence.tokens, sentence.tags, scheme), ensure_ascii=False) + "\n"
 
 
 def write_parquet(path: Path, sentences: Iterable[Sentence]) -> None:
@@ -367,12 +279,3 @@ def write_parquet(path: Path, sentences: Iterable[Sentence]) -> None:
 def one_line(error: Exception) -> str:
     """What an error of a library says, which may be several lines."""
     return " ".join(str(error).split())
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _show(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"

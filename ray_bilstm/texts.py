@@ -25,16 +25,14 @@ from ray_bilstm.formats import (
     BOM,
     COLUMN_SUFFIXES,
     JSON_SUFFIXES,
-    LABELS,
     PARQUET_ERRORS,
     PARQUET_SUFFIXES,
-    RecordError,
     Sentence,
     cells,
     iter_columns,
     one_line,
-    tokens_of,
 )
+from ray_bilstm.records import LABELS, RecordError, tokens_of
 from ray_bilstm.tags import Span, from_spans
 
 if TYPE_CHECKING:

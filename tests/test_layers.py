@@ -12,7 +12,7 @@ import ray_bilstm
 LAYERS = [
     {"sample_words", "words"},
     {"accelerator", "config", "crf_kernels", "lstm_kernels", "embeddings", "report_values", "shared_memory", "tags"},
-    {"recursions"},
+    {"records", "recursions"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
     {"lexicon"},
@@ -66,7 +66,8 @@ COMMAND_LINE = {
     "cli_tune",
 }
 WITHOUT_TENSORS = {
-    *("tags", "config", "formats", "check", "corpus", "sample", "sample_words", "vocab", "metrics", "report", "card"),
+    *("tags", "config", "records", "formats", "check", "corpus", "sample", "sample_words", "vocab", "metrics"),
+    *("report", "card"),
     *("space", "study", "study_page", "figures", "embeddings", "raw_text", "windows", "texts", "highlight", "mistakes"),
     *("evaluation", "onnx_tagger", "spelling", "report_values", "report_charts", "report_errors", "parts"),
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_bilstm import formats, tags, texts
+from ray_bilstm import formats, records, tags, texts
 from ray_bilstm.predict import Entity
 from ray_bilstm.texts import Text, TextError, input_format, iter_conll, iter_jsonl, iter_texts, write_lines
 
@@ -119,7 +119,7 @@ def test_what_is_written_can_be_read_as_labelled_sentences(tagged, scheme):
     ]
     parsed = formats.parse_jsonl("".join(iter_jsonl(tagged)).encode())
     assert not parsed.complaints
-    assert [(s.tokens, tags.to_spans(s.tags, formats.SPAN_SCHEME)) for s in parsed.sentences] == expected
+    assert [(s.tokens, tags.to_spans(s.tags, records.SPAN_SCHEME)) for s in parsed.sentences] == expected
     parsed = formats.parse_columns("".join(iter_conll(tagged, scheme)).encode())
     assert not parsed.complaints
     assert [(s.tokens, tags.to_spans(s.tags, scheme)) for s in parsed.sentences] == expected
