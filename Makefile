@@ -1,5 +1,5 @@
 # make train   train on the embedded sample corpus; make train ARGS="--data-dir ResumeNER" on your own
-# make test    lint, types, tests; make test-slow the tests that take minutes each
+# make test    lint, types, tests; make test-slow the tests that take longest
 # make tour    the whole use of the product on the embedded sample: docs/tour.sh
 # make docs    the guide of docs/ as pages, in site/
 # make test-npu  the tests of tensors on the real torch_npu, with a stub of CANN below it

@@ -45,7 +45,10 @@ def test_without_torch_npu_an_npu_cannot() -> None:
     assert "training" not in found
 
 
-@pytest.mark.parametrize(("npus", "reach"), [(2, "2 workers reach one another"), (1, "one NPU: no second worker")])
+@pytest.mark.parametrize(
+    ("npus", "reach"),
+    [(2, "2 workers reach one another"), pytest.param(1, "one NPU: no second worker", marks=pytest.mark.slow)],
+)
 def test_a_simulated_npu_can_train(npus: int, reach: str) -> None:
     path = os.pathsep.join([str(DOUBLE), str(ROOT)])
     code, found = examine("--device", "npu", npus=npus, PYTHONPATH=path)
@@ -57,6 +60,7 @@ def test_a_simulated_npu_can_train(npus: int, reach: str) -> None:
     assert found["training"][0] == "ok"
 
 
+@pytest.mark.slow
 def test_what_a_worker_lacks_is_told() -> None:
     """The cluster has an NPU, and no torch_npu: nobody knows before a worker starts."""
     code, found = examine("--device", "npu", npus=1)

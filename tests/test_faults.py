@@ -90,7 +90,8 @@ def test_two_runs_of_one_seed_have_the_same_weights(request, workers: int, tmp_p
     assert_undisturbed(run_whole(tmp_path / "again", workers), expected)
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_four_epochs_and_two_are_six(request, workers: int, tmp_path) -> None:
     expected = request.getfixturevalue("one" if workers == 1 else "two")
     config = Config().with_fields(**SMALL, num_workers=workers, output_dir=str(tmp_path / "run"))
@@ -180,7 +181,8 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_loses_nothing(two, tmp_path, number: signal.Signals) -> None:
     """Ctrl-C reaches the whole group of the terminal; a scheduler's SIGTERM the driver."""
     path = tmp_path / "run"

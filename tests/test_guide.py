@@ -32,7 +32,7 @@ ELSEWHERE = {
     "export RAY_": "says where that cluster is",
 }
 """Beginnings of lines that are left out, and why."""
-FAST = ("docs/data.md", "docs/predict.md")
+FAST = ("docs/data.md",)
 ENGLISH_ONLY = {"accuracy", "benchmarks", "ensemble", "outside_knowledge", "reliability"}
 
 # What a person types, with small settings behind it, of which argparse takes the last.

@@ -103,6 +103,7 @@ def test_a_tagger_starts_from_it_and_goes_on(pretrained, tmp_path) -> None:
     assert not [name for name in (path / "best").iterdir() if str(start).encode() in name.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_vectors_of_a_file_resume_and_two_workers(tmp_path) -> None:
     chars = sorted({token for sentence in sample_corpus().train for token in sentence.tokens})
@@ -131,6 +132,7 @@ def test_pretraining_keeps_nothing_to_resume(text) -> None:
         pretrain(Config().with_fields(resume=True), [text])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_commands_from_another_directory(text, tmp_path, capsys) -> None:
     sizes = ["--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--device", "cpu"]

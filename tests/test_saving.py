@@ -135,6 +135,7 @@ def sequence(vocab) -> list[Progress]:
     return make_sequence(vocab)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_point_leaves_a_whole_state(tmp_path, sequence, vocab) -> None:
     """And who takes it up ends with what an undisturbed writer leaves."""
     (tmp_path / "whole").mkdir()

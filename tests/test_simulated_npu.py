@@ -47,7 +47,9 @@ def test_the_double_does_what_it_says() -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.parametrize(("chip", "skipped"), [("Ascend910B3", 0), ("Ascend910A", 5)])
+@pytest.mark.parametrize(
+    ("chip", "skipped"), [("Ascend910B3", 0), pytest.param("Ascend910A", 5, marks=pytest.mark.slow)]
+)
 def test_the_tests_of_tensors_pass_on_it(chip: str, skipped: int) -> None:
     """Twenty steps against the CPU, no waiting, few shapes, overflow; on 910A, bfloat16 is skipped as not to be had."""
     files = [ROOT / "tests" / f"test_{name}.py" for name in ("device", "crf", "model")]
@@ -82,6 +84,7 @@ def train(tmp_path: Path, data_dir: Path, *arguments: str, **variables: str) -> 
     return json.loads((tmp_path / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_workers_on_npus_do_what_workers_on_cpus_do(data_dir, tmp_path) -> None:
     npu = train(tmp_path / "npu", data_dir, "--device", "npu", "--amp-opt-level", "O0")
     cpu = train(tmp_path / "cpu", data_dir, "--device", "cpu", "--amp-opt-level", "O0")
@@ -121,6 +124,7 @@ with tempfile.TemporaryDirectory() as storage:
 """
 
 
+@pytest.mark.slow
 def test_each_of_eight_workers_has_an_npu_of_its_own(tmp_path) -> None:
     script = tmp_path / "look.py"
     script.write_text(LOOK)
@@ -134,7 +138,7 @@ def test_each_of_eight_workers_has_an_npu_of_its_own(tmp_path) -> None:
         assert calls[2][2] == 8, "the group comes last, and has all ranks"
 
 
-@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("level", [pytest.param("O1", marks=pytest.mark.slow), "O2"])
 def test_half_precision_on_npus_is_float16_with_the_lstm_in_float32(level, data_dir, tmp_path) -> None:
     result = train(tmp_path, data_dir, "--device", "auto", "--amp-opt-level", level)
     assert [result[key] for key in ("device", "dtype", "lstm_dtype")] == ["npu", "float16", "float32"]

@@ -171,7 +171,7 @@ def test_a_run_that_ended_before_its_result_is_resumed(run, data_dir, tmp_path) 
     assert len(run_directory.read_history(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("workers", [2, 8])
+@pytest.mark.parametrize("workers", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_more_workers_solve_the_same_problem(run, data_dir, tmp_path, workers: int) -> None:
     one, _, alone = run
     fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "train_epochs": 3}
@@ -224,6 +224,7 @@ def test_every_sentence_is_seen_once_an_epoch(tmp_path) -> None:
     assert max(tokens) < 1.05 * min(tokens)
 
 
+@pytest.mark.slow
 def test_a_training_set_larger_than_its_memory_is_streamed(run, data_dir, tmp_path, monkeypatch) -> None:
     """In windows of 96 of the 203 sentences; one worker sees what two see, and no file stays behind."""
     _, _, whole = run
@@ -250,6 +251,7 @@ def teacher(run, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_student_is_the_same_on_any_number_of_workers(run, teacher, data_dir, tmp_path) -> None:
     _, _, alone = run
     histories = {}
@@ -272,6 +274,7 @@ def test_a_student_is_the_same_on_any_number_of_workers(run, teacher, data_dir, 
     assert losses[1] != pytest.approx([record["train_loss"] for record in alone], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_student_is_resumed_with_its_teacher(teacher, data_dir, tmp_path) -> None:
     fields = {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path), "train_epochs": 2}
     config = Config().with_fields(**fields, teacher=str(teacher))
@@ -404,6 +407,7 @@ sys.exit(main(["train", "--device", "cpu", "--train-epochs", "1", "--num-workers
 """
 
 
+@pytest.mark.slow
 def test_one_cpu_is_enough(tmp_path) -> None:
     """Workers that claim all of the only CPU must not wait for a data task that needs it."""
     words = [sys.executable, "-c", ONE_CPU, tmp_path / "run"]

@@ -89,6 +89,7 @@ def test_what_ray_tune_suggests_is_a_trial(tmp_path) -> None:
         assert config["hidden_size"] in range(8, 17)
 
 
+@pytest.mark.slow
 def test_a_search_that_cannot_fit_and_one_with_a_trial_that_fails(tmp_path, capsys) -> None:
     path = tmp_path / "search"
     too_many = ["--num-workers", "9", "--device", "cuda", "--output-dir", str(path)]
