@@ -119,21 +119,9 @@ class Run:
     def __init__(self, name: str, workers: str) -> None:
         self.path, self.started = SHARED / name, time.time()
         flags = ["--data-dir", SHARED / "corpus", "--output-dir", self.path, "--num-workers", workers, *FLAGS]
-        words = [
-            "ray",
-            "job",
-            "submit",
-            "--working-dir",
-            ".",
-            "--",
-            "python",
-            "jobs/train_8p.py",
-            "--device",
-            "cpu",
-            *flags,
-        ]
+        words = ["ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/train_8p.py", "--device", "cpu"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        self.process = subprocess.Popen([*map(str, words)], cwd=ROOT, **pipes)
+        self.process = subprocess.Popen([*words, *map(str, flags)], cwd=ROOT, **pipes)
 
     def wait_for_epoch(self, epoch: int) -> None:
         deadline = time.time() + PATIENCE

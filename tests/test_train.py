@@ -122,6 +122,16 @@ def test_a_throughput_run_scores_nothing_and_keeps_no_model(data_dir, tmp_path, 
     assert "error: resume is True: a throughput run keeps nothing to go on with" in capsys.readouterr().err
 
 
+def test_a_report_that_is_written_again_is_the_one_of_the_run(run, capsys) -> None:
+    """The command that repeats the run too, which stands in none of its files."""
+    page = run[1] / "report.html"
+    before = page.read_text(encoding="utf-8")
+    assert "--batch-size" in before and "--train-epochs" in before
+    page.unlink()
+    assert cli.main(["report", str(run[1])]) == 0
+    assert page.read_text(encoding="utf-8") == before
+
+
 def test_the_contract_checker_finds_nothing(run) -> None:
     checker = ROOT.parent / "shared" / "check_contract.py"
     if not checker.exists():
