@@ -16,7 +16,7 @@ def examine(*arguments: str, npus: int = 0, **variables: str) -> tuple[int, dict
     """Exit code, and subject -> [state, text, state, text ...]."""
     resources = f"resources={{'NPU': {npus}}}, " if npus else ""
     code = (
-        f"import ray, sys; ray.init(num_cpus=2, {resources}log_to_driver=False);"
+        f"import ray, sys; ray.init('local', num_cpus=2, {resources}log_to_driver=False);"
         " from ray_bilstm.cli import main; sys.exit(main(['doctor', '--json', *sys.argv[1:]]))"
     )
     environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT), **variables}

@@ -40,7 +40,7 @@ WORDS = [word for name, value in SMALL.items() for word in (f"--{name.replace('_
 
 @pytest.fixture(scope="module")
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -27,7 +27,7 @@ SMALL = {**SIZES, "dropout": 0.0, "token_dropout": 0.0, "learning_rate": 0.02, "
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

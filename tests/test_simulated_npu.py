@@ -71,7 +71,7 @@ def data_dir(tmp_path_factory) -> Path:
 
 RUN = """
 import ray, sys
-ray.init(num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
+ray.init("local", num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
 from ray_bilstm.cli import train_job
 sys.exit(train_job(sys.argv[1:], description="", num_workers=2))
 """
@@ -115,7 +115,7 @@ def look(settings):
     dist.all_gather_object(seen, own, group=collective._host_group)
     return seen
 
-ray.init(num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
+ray.init("local", num_cpus=2, resources={"NPU": 8}, log_to_driver=False)
 npu = ACCELERATORS["npu"]
 claim = cluster.plan_claim(npu, 8, [node["Resources"] for node in ray.nodes()])
 with tempfile.TemporaryDirectory() as storage:
@@ -151,7 +151,7 @@ def test_half_precision_on_npus_is_float16_with_the_lstm_in_float32(level, data_
 
 TAG = """
 import ray, sys
-ray.init(num_cpus=2, resources={"NPU": 2}, log_to_driver=False)
+ray.init("local", num_cpus=2, resources={"NPU": 2}, log_to_driver=False)
 from ray_bilstm.cli import bulk_job
 sys.exit(bulk_job(sys.argv[1:], description=""))
 """

@@ -48,7 +48,7 @@ SMALL = {
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    ray.init(num_cpus=2, num_gpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, num_gpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -411,7 +411,7 @@ def test_resume_ner_is_learnt(resume_ner, tmp_path) -> None:
 
 ONE_CPU = """
 import ray, sys
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 from ray_bilstm.cli import main
 sys.exit(main(["train", "--device", "cpu", "--train-epochs", "1", "--num-workers", "2", "--output-dir", sys.argv[1]]))
 """

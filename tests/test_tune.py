@@ -24,7 +24,7 @@ PROGRAM = """
 import json, sys
 import ray
 from ray_bilstm.cli import main
-ray.init(**json.loads(sys.argv[1]), include_dashboard=False, log_to_driver=False)
+ray.init("local", **json.loads(sys.argv[1]), include_dashboard=False, log_to_driver=False)
 codes = [main(["tune", *words]) for words in json.loads(sys.argv[2])]
 print("exit codes", codes)
 """
