@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 NETWORK = "10.77.0"
+DESK = f"{NETWORK}.1"
 SHARED = Path("/mnt/shared")
 """What all machines see, as they would an NFS share."""
 KEY = Path("/mnt/key")
@@ -65,7 +66,7 @@ def go_inside() -> None:
     subprocess.run(["mount", "--bind", "/mnt/desk.passwd", "/etc/passwd"], check=True)
     ip("link set lo up")
     ip("link add switch type bridge")
-    ip(f"address add {NETWORK}.1/24 dev switch")
+    ip(f"address add {DESK}/24 dev switch")
     ip("link set switch up")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY], check=True)
     Path("/mnt/sshd_config").write_text(SSHD)

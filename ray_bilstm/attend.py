@@ -31,8 +31,10 @@ def fit(
     stoppable: bool,
     on_epoch: Callable[[Record], None] | None = None,
     on_event: Callable[[str], None] | None = None,
+    sync: Callable[..., None] | None = None,
 ) -> Any:
-    """What rank 0 returns from `trainer.fit()`, which runs in a thread: signals reach the main one only.
+    """What rank 0 returns from `trainer.fit()`, which runs in a thread: signals reach the main one only. Meanwhile
+    `sync(ending=...)` is called again and again, where the workers write elsewhere than in `path`.
 
     A run that is not `stoppable` keeps nothing to go on with, and Ctrl-C ends it at once. Raises what it raises,
     RunStopped where a signal has ended the run, and KeyboardInterrupt at a second Ctrl-C.
@@ -46,7 +48,7 @@ def fit(
             outcome.set_exception(error)
 
     with _signals_to(path, on_event, listen=stoppable) as received:
-        lines = run_directory.follow(path, stop=outcome.done)
+        lines = run_directory.follow(path, stop=outcome.done, sync=sync)
         threading.Thread(target=work, name="trainer", daemon=True).start()
         for line in lines:
             if "epoch" in line and on_epoch:

@@ -10,7 +10,7 @@ from ray_bilstm.cli_train import add_train_arguments, config_of, print_coverage,
 DEFAULTS: dict[str, Any] = {"train_epochs": 3, "dropout": 0.1, "bigram_min_count": 10}
 WITHOUT = (
     *("data_dir", "scheme", "head", "num_layers", "teacher", "teacher_weight"),
-    *("token_dropout", "mention_replacement", "adversarial", "patience", "resume"),
+    *("token_dropout", "mention_replacement", "adversarial", "patience", "resume", "storage_path"),
 )
 """Settings that mean nothing here."""
 

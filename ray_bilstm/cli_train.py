@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray_bilstm.config import Config, iter_flags
@@ -56,10 +55,9 @@ def train_command(options: argparse.Namespace, **defaults: Any) -> int:
       python -m ray_bilstm train --data-dir ResumeNER --output-dir runs/NAME --resume
     """
     config = config_of(options, **defaults)
-    from ray_bilstm.run_directory import RESULT, RunStopped, is_finished
+    from ray_bilstm.run_directory import RESULT, RunStopped
     from ray_bilstm.train import train
 
-    finished = config.run.resume and config.run.output_dir and is_finished(Path(config.run.output_dir).expanduser())
     try:
         result, path = train(
             config, on_start=print_start, on_coverage=print_coverage, on_epoch=_print_epoch, on_event=_print_event
@@ -67,8 +65,6 @@ def train_command(options: argparse.Namespace, **defaults: Any) -> int:
     except RunStopped as stopped:
         print(stopped)
         return stopped.code
-    if finished:
-        print(f"{config.run.output_dir} holds a finished run: nothing to resume, nothing changed")
     print()
     for line in result_table([result]):
         print(line)

@@ -48,7 +48,7 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scheduler", choices=("none", "asha"), default=plan.scheduler, help="asha: stop bad trials early")
     add("--grace-epochs", type=at_least(1), default=plan.grace_epochs, help="asha stops no trial before (default: 1)")
     add("--max-concurrent", type=at_least(1), help="trials at a time (default: as many as the cluster holds)")
-    add_train_arguments(parser, without=("seed", "batch_size", "overwrite"))
+    add_train_arguments(parser, without=("seed", "batch_size", "overwrite", "storage_path"))
 
 
 def tune_command(options: argparse.Namespace) -> int:

@@ -38,8 +38,13 @@ def _require_choices(section: object) -> None:
 
 def _require_path(section: object, name: str) -> None:
     """A URI, taken for a path, would name a folder of this machine."""
-    expected = "a path, on a folder that all machines share: mount the storage, or copy (docs/cluster.md)"
+    expected = "a path, on a folder that all machines share; without one: --storage-path (docs/cluster.md)"
     _require(section, name, "://" not in (getattr(section, name) or ""), expected)
+
+
+def _is_plain_uri(text: str) -> bool:
+    _, mark, rest = text.partition("://")
+    return bool(mark) and "@" not in rest.partition("?")[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,6 +174,8 @@ class RunConfig:
     """how often workers that were killed, or whose node is gone, are started again, from the last saved state"""
     output_dir: str | None = None
     """run directory; default: runs/NAME-TIMESTAMP"""
+    storage_path: str | None = None
+    """URI, such as s3://bucket/runs, below which the run is kept too, for machines that share no folder"""
     overwrite: bool = False
     """replace a finished run in --output-dir"""
     resume: bool = False
@@ -190,6 +197,10 @@ class RunConfig:
             raise ConfigError("min_workers excludes distributed and local_rank, which fix the number of workers")
         _require(self, "max_failures", self.max_failures >= 0, "0 or more")
         _require_path(self, "output_dir")
+        place = "a URI without user or password, such as s3://bucket/runs; credentials belong in the environment"
+        _require(self, "storage_path", self.storage_path is None or _is_plain_uri(self.storage_path), place)
+        if self.overwrite and self.storage_path is not None:
+            raise ConfigError("overwrite does not reach below storage_path: choose another name for output_dir")
         _require(self, "local_rank", self.local_rank is None or self.local_rank >= 0, "0 or more")
         if self.overwrite and self.resume:
             raise ConfigError("overwrite and resume exclude each other: choose one")

@@ -72,7 +72,7 @@ def finish(job: Job, result: dict[str, Any], command: str, evaluation: dict[str,
     run_directory.close_run(job.path, result)
 
 
-_OF_ONE_START = ("output_dir", "overwrite", "resume", "stop_after", "distributed", "local_rank")
+_OF_ONE_START = ("output_dir", "storage_path", "overwrite", "resume", "stop_after", "distributed", "local_rank")
 
 
 def command_of(command: str, config: Config, *, without: Collection[str] = ()) -> str:

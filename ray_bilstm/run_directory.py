@@ -174,7 +174,12 @@ def is_asked_to_stop(path: Path) -> bool:
 
 def write_event(path: Path, text: str) -> None:
     """Note what has happened to the run, for a person. A disk that takes nothing more must not end the run here."""
-    line = json.dumps({"time": round(time.time(), 3), "text": text}, ensure_ascii=False) + "\n"
+    add_event(path, {"time": round(time.time(), 3), "text": text})
+
+
+def add_event(path: Path, event: dict[str, Any]) -> None:
+    """Add an event that was noted, here or elsewhere."""
+    line = json.dumps(event, ensure_ascii=False) + "\n"
     with contextlib.suppress(OSError):
         handle = os.open(path / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -230,14 +235,22 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     write_file(path / HISTORY, "".join(json.dumps(record) + "\n" for record in history))
 
 
-def follow(path: Path, *, stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """Events, and records of the history, that are written from now on, until `stop()` is true and all are given."""
-    return _follow({path / name: len(_read_lines(path / name)) for name in (EVENTS, HISTORY)}, stop)
+def follow(
+    path: Path, *, stop: Callable[[], bool], sync: Callable[..., None] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Events, and records of the history, that are written from now on, until `stop()` is true and all are given.
+
+    `sync(ending=...)` is called before each look, where others write them elsewhere."""
+    return _follow({path / name: len(_read_lines(path / name)) for name in (EVENTS, HISTORY)}, stop, sync)
 
 
-def _follow(files: dict[Path, int], stop: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _follow(
+    files: dict[Path, int], stop: Callable[[], bool], sync: Callable[..., None] | None
+) -> Iterator[dict[str, Any]]:
     while True:
         ending = stop()
+        if sync:
+            sync(ending=ending)
         for file, known in files.items():
             lines = _read_lines(file)
             yield from lines[known:]

@@ -28,6 +28,7 @@ from ray_bilstm import (
     review,
     run_directory,
     start,
+    storage,
     stream,
     teacher,
     tracking,
@@ -81,8 +82,13 @@ def train(
     started = time.time()
     if config.run.output_dir is not None and config.run.resume:
         given = run_directory.choose_path(config.run.output_dir, "")
+        kept = storage.fetch(config, given)
         if run_directory.is_finished(given):
             run_directory.check_free(given, config)
+            if kept:
+                kept.push_all(given)  # what may not have got there when the run ended
+            if on_event:
+                on_event(f"{given} holds a finished run: nothing to resume, nothing changed")
             return run_directory.read_result(given), given
     with tracking.Trackers(config) as trackers:
         result, job, corpus = run(
@@ -109,6 +115,10 @@ def train(
                 f"{job.path}: the result cannot be written: {error.strerror or error}: make room, then --resume"
             ) from error
         trackers.finish(job.path, result)
+        if job.storage:
+            job.storage.push_all(job.path)
+            if on_event:
+                on_event(f"kept at {job.storage} too")
     return result, job.path
 
 
@@ -122,6 +132,8 @@ def measure(
     """
     if config.run.resume:
         raise ConfigError("resume is True: a throughput run keeps nothing to go on with; leave it out")
+    if config.run.storage_path is not None:
+        raise ConfigError("a throughput run keeps nothing: leave --storage-path out")
     if config.run.tensorboard or config.run.mlflow is not None:
         raise ConfigError("a throughput run has no epochs to tell of: leave --tensorboard and --mlflow out")
     result, job, _ = run(worker.run, config, time.time(), prefix="perf-", plan=plan, on_start=on_start)
@@ -168,6 +180,7 @@ def run(
     name = f"{config.run.num_workers}p-{chosen.name}"
     path = run_directory.choose_path(config.run.output_dir, prefix + name)
     run_directory.open_run(path, config)
+    kept = storage.open_storage(config, path)
     if trackers:
         trackers.begin(path, config)
     connected = time.time()
@@ -189,7 +202,10 @@ def run(
         started=begin is not None,
         plan=plan,
         teaching=shared.teaching if shared else ask_teacher(config, vocab, corpus.train, lengths["train"]),
+        storage=kept,
     )
+    if job.window and kept:
+        raise ConfigError("storage_path: workers stream a training set from a shared folder; raise --shard-memory")
     if job.window and config.run.min_workers:
         raise ConfigError(
             "min_workers: a training set that is streamed is written for one number of workers; give that one alone,"
@@ -198,6 +214,8 @@ def run(
     try:
         if begin:
             start.write_start(path / run_directory.START, begin, vocab)
+            if kept:
+                kept.push(path, run_directory.START)
         if job.window:
             _write_stream(job, corpus.train, scored, job.window)
         datasets = shared.datasets if shared else encode(corpus, scored, without_train=bool(job.window))
@@ -207,6 +225,8 @@ def run(
     finally:
         for name in (run_directory.STREAM, run_directory.START, run_directory.STOP):
             (path / name).unlink(missing_ok=True)
+        if kept:
+            kept.remove(run_directory.START, run_directory.STOP, storage.WORKER + run_directory.EVENTS)
 
     seconds = {
         "startup": connected - read + outcome.entered - encoded,
@@ -271,7 +291,7 @@ def _run_workers(
     on_event: Callable[[str], None] | None,
 ) -> Outcome:
     """Fit a TorchTrainer; what rank 0 returns. Raises TrainingError, or RunStopped where it returns nothing."""
-    storage, run = job.path / ".ray", job.config.run
+    folder, run = job.path / ".ray", job.config.run
     few, most = run.min_workers, run.max_failures
     trainer = make_trainer(
         function,
@@ -279,7 +299,7 @@ def _run_workers(
         chosen=job.accelerator,
         num_workers=(few, run.num_workers) if few else run.num_workers,
         claim=claim,
-        storage=storage,
+        storage=folder,
         callbacks=[*callbacks, Failures(job.path, most=most)],
         max_failures=most,
         datasets=datasets,
@@ -292,9 +312,10 @@ def _run_workers(
             stoppable=function is worker.run and job.plan is None,
             on_epoch=on_epoch,
             on_event=on_event,
+            sync=storage.Exchange(job.storage, job.path) if job.storage else None,
         )
     except ray.train.TrainingFailedError as error:
         raise explain(error) from error
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return outcome or attend.stopped(job.path)

@@ -7,9 +7,11 @@ on from there.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ import ray.util
 import torch
 from torch import nn
 
-from ray_bilstm import accelerator, collective, dataset, loop, perf, run_directory, saving, start, stream
+from ray_bilstm import accelerator, collective, dataset, loop, perf, run_directory, saving, start, storage, stream
 from ray_bilstm.accelerator import Accelerator
 from ray_bilstm.backend import assigned_devices
 from ray_bilstm.batches import Shard, TrainingSet
@@ -30,6 +32,7 @@ from ray_bilstm.mentions import MentionReplacement
 from ray_bilstm.metrics import Scorer
 from ray_bilstm.model import BiLstmCrf
 from ray_bilstm.precision import Precision
+from ray_bilstm.storage import Storage
 from ray_bilstm.vocab import Vocab
 from ray_bilstm.watch import Watch
 
@@ -51,7 +54,7 @@ class Job:
 
     config: Config
     path: Path
-    """run directory, which rank 0 and the driver both reach"""
+    """run directory, which rank 0 and the driver both reach, or else `storage`"""
     accelerator: Accelerator
     threads: int
     vocab: Vocab
@@ -67,6 +70,8 @@ class Job:
     plan: perf.Plan | None = None
     """of a throughput run"""
     teaching: Teaching | None = None
+    storage: Storage | None = None
+    """where rank 0 puts what it saves, if `path` is the driver's alone"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,11 @@ class Outcome:
 def run(settings: dict[str, Any]) -> Outcome | None:
     """The training function of the TorchTrainer; `settings` holds a Job. None where the run was asked to stop."""
     entered = time.time()
-    job: Job = settings["job"]
+    with _own_folder(settings["job"]) as job:
+        return _run(job, entered)
+
+
+def _run(job: Job, entered: float) -> Outcome | None:
     precision, training, shards = enter(job)
     device = precision.device
     model = BiLstmCrf(job.config.model, job.vocab)
@@ -110,11 +119,13 @@ def run(settings: dict[str, Any]) -> Outcome | None:
         )
     scorer = Scorer(job.tags, job.vocab.scheme)
     progress = saving.take_up(job.path, config=job.config, vocab=job.vocab)
+    _put(job)
     data_seconds = time.time() - entered
 
     def on_save(progress: loop.Progress) -> None:
         if collective.rank() == 0:
             saving.save(job.path, progress, config=job.config, vocab=job.vocab)
+            _put(job)
 
     def on_epoch(record: Record, progress: loop.Progress) -> None:
         on_save(progress)
@@ -159,6 +170,28 @@ def run(settings: dict[str, Any]) -> Outcome | None:
         train_seconds=sum(record["seconds"]["train"] for record in history),
         evaluation_seconds=sum(record["seconds"]["evaluation"] for record in history) + time.time() - started,
     )
+
+
+@contextlib.contextmanager
+def _own_folder(job: Job) -> Iterator[Job]:
+    """Where the run is kept in a storage, `job` in a folder of this process's own, which rank 0 begins with what is
+    there; under Ray's own folder of the worker, so that it goes with Ray where the process is killed."""
+    if job.storage is None:
+        yield job
+        return
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        own = Path(folder)
+        if collective.rank() == 0:
+            job.storage.pull(own, run_directory.LAST, run_directory.BEST, run_directory.HISTORY, run_directory.START)
+            job.storage.pull(own, run_directory.EVENTS, under=storage.WORKER)
+        yield dataclasses.replace(job, path=own)
+
+
+def _put(job: Job) -> None:
+    """Rank 0's part of the run, into its storage, if it has one: last/ first."""
+    if job.storage and collective.rank() == 0:
+        job.storage.push(job.path, run_directory.LAST, run_directory.BEST, run_directory.HISTORY)
+        job.storage.push(job.path, run_directory.EVENTS, under=storage.WORKER)
 
 
 def enter(job: Job) -> tuple[Precision, TrainingSet, dict[str, Shard]]:
@@ -251,9 +284,11 @@ def _pull_split(job: Job, split: str, device: torch.device) -> Shard:
 
 
 def _watch(job: Job, progress: loop.Progress) -> Watch:
+    asked = job.storage.asked_to_stop() if job.storage else partial(run_directory.is_asked_to_stop, job.path)
+
     def stop() -> bool:
         enough = job.config.run.stop_after is not None and progress.epoch >= job.config.run.stop_after
-        return enough or (collective.rank() == 0 and run_directory.is_asked_to_stop(job.path))
+        return enough or (collective.rank() == 0 and asked())
 
     told: list[int] = []
 

@@ -58,6 +58,7 @@ OUT_OF_RANGE = [
     ("min_workers", 2),
     ("max_failures", -1),
     ("stop_after", 0),
+    ("storage_path", "/shared/runs"),
     ("amp_opt_level", "O3"),
     ("amp_dtype", "float32"),
     ("lstm_dtype", "float16"),

@@ -25,6 +25,7 @@ LAYERS = [
     {"checkpoint", "language_model", "perf", "watch"},
     {"run_directory", "ensemble_directory", "report", "space", "start", "study"},
     {
+        "storage",
         "predict",
         "attend",
         "tracking",
