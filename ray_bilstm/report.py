@@ -35,6 +35,7 @@ from ray_bilstm.report_values import (
     setting,
     table,
     text,
+    without_folders,
 )
 
 SCORES = ("", "Precision", "Recall", "F1")
@@ -54,7 +55,7 @@ def render_report(
     *,
     command: str = "",
 ) -> str:
-    """The whole HTML page of one run; what the run did not measure is left out."""
+    """The whole HTML page of one run; what the run did not measure is left out, and folders of its machine are."""
     evaluation = evaluation or {}
     drawn = [
         ("Curves", "训练曲线", draw_curves(result, history)),
@@ -72,7 +73,7 @@ def render_report(
     ]
     name, titles = text(result.get("name") or "run"), [title for title, _, body in drawn if body]
     script = packaged("report.js") if evaluation.get("errors") else ""
-    return f"""{head(name, style=packaged("report.css"), script=script)}
+    page = f"""{head(name, style=packaged("report.css"), script=script)}
 <body>
 <header>
 <p class="over">ray_bilstm · Training report <span lang="zh">训练报告</span></p>
@@ -87,6 +88,7 @@ def render_report(
 </body>
 </html>
 """
+    return without_folders(page, config, dig(result, "corpus", "path"))
 
 
 def _headline(result: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 import html
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 MISSING = "–"
@@ -63,6 +64,25 @@ def setting(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+
+
+def without_folders(page: str, *settings: Any) -> str:
+    """`page` with paths cut short that are absolute in `settings`: a page is shown to others, whom the folders of the
+    machine that trained do not concern. /home/me/data/ResumeNER reads .../ResumeNER."""
+    folders = {str(PurePath(path).parent) for path in _strings(settings) if path.startswith("/")}
+    for folder in sorted(folders - {"/"}, key=len, reverse=True):
+        page = page.replace(f"{text(folder)}/", ".../")
+    return page
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings(tuple(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _strings(part)
 
 
 def by_type(types: Mapping[str, Any]) -> list[list[str]]:

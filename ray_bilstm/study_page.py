@@ -11,7 +11,19 @@ from typing import Any
 
 from ray_bilstm.figures import label, score_marks
 from ray_bilstm.highlight import head, packaged
-from ray_bilstm.report_values import MISSING, SPLITS, anchor, command_block, dig, number, section, setting, table, text
+from ray_bilstm.report_values import (
+    MISSING,
+    SPLITS,
+    anchor,
+    command_block,
+    dig,
+    number,
+    section,
+    setting,
+    table,
+    text,
+    without_folders,
+)
 from ray_bilstm.study import FINISHED
 
 COLUMNS = ("Configuration 配置", "Finished 完成", "Mean ± sd 均值±标准差", "Min", "Max", "95 % of the mean 均值的 95 %")
@@ -40,7 +52,7 @@ def render_study(study: Record, search: Record) -> str:
     ]
     titles = [title for title, _, body in drawn if body]
     style = packaged("report.css") + STYLE
-    return f"""{head("Study of a search", style=style)}
+    page = f"""{head("Study of a search", style=style)}
 <body>
 <header>
 <p class="over">ray_bilstm · Study of a search <span lang="zh">搜索的统计</span></p>
@@ -52,6 +64,7 @@ def render_study(study: Record, search: Record) -> str:
 </body>
 </html>
 """
+    return without_folders(page, search)
 
 
 def _headline(study: Record) -> str:

@@ -45,6 +45,15 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_it_shows() -> No
     assert source == render_study(found, {HOSTILE: {HOSTILE: HOSTILE}, "command": HOSTILE})
 
 
+def test_folders_of_the_machine_are_not_shown() -> None:
+    failed = trial({}, 1, 0.5, status="failed", reason="/home/me/runs/s/trials/x: got nothing")
+    search = {"data": {"data_dir": "/srv/data"}, "run": {"output_dir": "/home/me/runs/s"}, "command": "x --y /srv/data"}
+    page = Page(render_study(make_study([*trials([0.5]), failed | {"seed": 9}]), search))
+    assert "/home" not in page.text
+    assert "/srv" not in page.text
+    assert "x --y .../data" in page.text
+
+
 @pytest.mark.parametrize("status", ["failed", "stopped", "unfinished"])
 def test_a_search_of_which_nothing_has_finished_still_renders(status) -> None:
     page = Page(render_study(make_study([trial({}, 1, 0.0, status=status)]), {}))

@@ -103,6 +103,16 @@ def test_a_run_leaves_what_the_contract_says(run, data_dir) -> None:
     assert result["dev"]["entity"] == best["dev"]["entity"], "the scored model is the best one, not the last"
 
 
+def test_what_is_shown_to_others_does_not_name_the_folders_of_this_machine(run, data_dir) -> None:
+    _, path, _ = run
+    assert data_dir.is_absolute()
+    assert str(data_dir) in (path / "config.json").read_text(encoding="utf-8"), "the run's own settings do"
+    for file in (path / "report.html", *(path / "best").iterdir(), *(path / "last").iterdir()):
+        for folder in (data_dir.parent, path.parent, Path.home()):
+            assert f"{folder}/".encode() not in file.read_bytes(), file.name
+    assert f">.../{data_dir.name}<" in (path / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_throughput_run_scores_nothing_and_keeps_no_model(data_dir, tmp_path, capsys) -> None:
     words = ["--data-dir", str(data_dir), "--output-dir", str(tmp_path / "perf"), "--device", "cpu", "--profile"]
     small = ["--embedding-size", "16", "--bigram-size", "8", "--hidden-size", "16", "--batch-size", "48"]
