@@ -258,6 +258,7 @@ def cluster(s3):
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_machine(s3, cluster, tmp_path) -> None:
     """The driver's folder is gone, as it is on another machine; rank 0's is a new one with each start."""
     expected = run_whole(tmp_path / "expected", 1, train_epochs=3)
@@ -286,9 +287,10 @@ def test_a_run_goes_on_on_another_machine(s3, cluster, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_rank_0_is_killed_and_the_driver_asked_to_stop(s3, cluster, tmp_path) -> None:
-    expected = run_whole(tmp_path / "expected", 2)
+    expected = run_whole(tmp_path / "expected", 2, train_epochs=12)
     path, uri = tmp_path / "first" / "a", s3.format(tmp_path.name)
-    process = start(path, "--num-workers", "2", "--storage-path", uri)
+    words = ["--num-workers", "2", "--train-epochs", "12", "--storage-path", uri]
+    process = start(path, *words)
     wait_for_epoch(path, 2, process)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
     wait_for_epoch(path, 4, process)
@@ -297,7 +299,7 @@ def test_rank_0_is_killed_and_the_driver_asked_to_stop(s3, cluster, tmp_path) ->
     assert code == 128 + signal.SIGTERM, shown
     assert "going on with 2 workers after epoch" in shown
     path = tmp_path / "second" / "a"
-    code, shown = finish(start(path, "--num-workers", "2", "--storage-path", uri, "--resume"))
+    code, shown = finish(start(path, *words, "--resume"))
     assert code == 0, shown
     Storage(uri, "a").pull(tmp_path / "copy")
     assert_undisturbed(tmp_path / "copy", expected)
