@@ -145,12 +145,11 @@ class Run:
     """A job that trains."""
 
     def __init__(self, name: str, workers: str, *, kept: bool = False) -> None:
-        self.path, self.started = SHARED / name, time.time()
+        self.path, self.started = Path("/tmp") / name if kept else SHARED / name, time.time()  # the desk's own /tmp
         self.storage = Storage(KEPT, name) if kept else None
         flags = ["--data-dir", SHARED / "corpus", "--output-dir", self.path, "--num-workers", workers, *FLAGS]
         if kept:
-            self.path = Path("/tmp", name)  # the desk's; that of the head is another
-            flags += ["--output-dir", self.path, "--storage-path", KEPT]
+            flags += ["--storage-path", KEPT]
         environment = ["--runtime-env-json", json.dumps({"env_vars": SECRETS})]
         words = ["ray", "job", "submit", *environment, "--working-dir", ".", "--", "python", "jobs/train_8p.py"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
