@@ -67,6 +67,10 @@ class Storage:
         for name in self._names(under):
             if names and name not in names and name.partition("/")[0] not in names:
                 continue
+            if ".." in name.split("/"):
+                raise RunError(
+                    f"{self}: holds {name!r}, expected the files of a run: a name that leads out of its folder"
+                )
             write_file(folder / name, self.read(under + name))
 
     def read(self, name: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -248,6 +249,18 @@ def test_a_storage_that_is_not_there_is_one_line(s3, tmp_path, change, reason: s
     with pytest.raises(RunError, match=reason) as error:
         storage.push(tmp_path, HISTORY)
     assert "\n" not in str(error.value)
+
+
+def test_names_cannot_lead_out_of_the_folder(s3, tmp_path) -> None:
+    import boto3
+
+    uri = s3.format(tmp_path.name)
+    endpoint = re.search(r"endpoint_override=([^&]*)", uri)[1].replace("%3A", ":")
+    client = boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1")
+    client.put_object(Bucket="bucket", Key=f"{tmp_path.name}/a/best/../../../evil", Body=b"1")
+    with pytest.raises(RunError, match=r"holds 'best/\.\./\.\./\.\./evil', expected the files of a run"):
+        Storage(uri, "a").pull(tmp_path / "here" / "deep" / "a")
+    assert not list(tmp_path.rglob("evil"))
 
 
 @pytest.fixture(scope="module")
