@@ -90,15 +90,15 @@ def test_what_ray_tune_suggests_is_a_trial(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_that_cannot_fit_and_one_with_a_trial_that_fails(tmp_path, capsys) -> None:
-    path = tmp_path / "search"
+def test_a_search_that_cannot_fit_one_with_a_trial_that_fails_and_one_of_students(tmp_path, capsys) -> None:
+    path, students = tmp_path / "search", tmp_path / "students"
     too_many = ["--num-workers", "9", "--device", "cuda", "--output-dir", str(path)]
     at_once = ["--num-workers", "3", "--device", "cuda", "--max-concurrent", "3", "--output-dir", str(path)]
     failing = ["--seeds", "3", "--batch-sizes", "48", "--set", "learning_rate=0.02,1e38", "--train-epochs", "2"]
-    shown, errors = finish(
-        start(too_many, at_once, [*failing, "--output-dir", str(path)], num_cpus=2, num_gpus=8), timeout=290
-    )
-    assert "exit codes [1, 1, 0]" in shown.splitlines(), shown + errors
+    taught = ["--seeds", "4", "--batch-sizes", "48", "--train-epochs", "2", "--teacher", str(path / "best")]
+    searches = [too_many, at_once, [*failing, "--output-dir", str(path)], [*taught, "--output-dir", str(students)]]
+    shown, errors = finish(start(*searches, num_cpus=2, num_gpus=8), timeout=290)
+    assert "exit codes [1, 1, 0, 0]" in shown.splitlines(), shown + errors
     assert "error: --num-workers 9 x 1 GPU does not fit: the cluster has 8 GPU on 1 node, which holds 8" in errors
     assert "error: --max-concurrent 3 x --num-workers 3 = 9 workers do not fit: the cluster holds 8." in errors
     assert "Traceback" not in errors
@@ -106,7 +106,11 @@ def test_a_search_that_cannot_fit_and_one_with_a_trial_that_fails(tmp_path, caps
     assert statuses(path, "learning_rate") == {(0.02, 3): "finished", (1e38, 3): "failed"}
     reason = "the loss is not finite at epoch 1, step"
     assert f"failed: batch_size=48, learning_rate=1e+38, seed 3: {reason}" in shown
-    assert shown.splitlines()[-2] == str(path / "study.json")
+    assert str(path / "study.json") in shown.splitlines()
+    assert shown.splitlines()[-2] == str(students / "study.json")
+    (student,) = read_trials(students)
+    teacher = read_result(students / student["path"])["teacher"]
+    assert (teacher["path"], teacher["models"]) == (str(path / "best"), 1)
     study = json.loads((path / "study.json").read_text(encoding="utf-8"))
     (trial,) = (trial for trial in study["trials"] if trial["status"] == "finished")
     assert study["configurations"][study["best"]]["config"] == {"batch_size": 48, "learning_rate": 0.02}
