@@ -69,7 +69,10 @@ def setting(value: Any) -> str:
 def without_folders(page: str, *settings: Any) -> str:
     """`page` with paths cut short that are absolute in `settings`: a page is shown to others, whom the folders of the
     machine that trained do not concern. /home/me/data/ResumeNER reads .../ResumeNER."""
-    folders = {str(PurePath(path).parent) for path in _strings(settings) if path.startswith("/")}
+    paths = [
+        value.partition("://")[2] or value for value in _strings(settings)
+    ]  # file:///home/me/x, sqlite:////home/me/y
+    folders = {str(PurePath(path).parent) for path in paths if path.startswith("/")}
     for folder in sorted(folders - {"/"}, key=len, reverse=True):
         page = page.replace(f"{text(folder)}/", ".../")
     return page

@@ -178,10 +178,12 @@ def test_the_same_run_gives_the_same_page() -> None:
 
 def test_folders_of_the_machine_are_not_shown() -> None:
     result, config = make_result(), {**CONFIG, "run": {"output_dir": "/home/a&b/runs/x", "mlflow": "sqlite:///m.db"}}
+    config["run"]["storage_path"] = "file:///srv/me/runs"
     result["warnings"] = ["/data/ResumeNER/train.char.bmes:1: '/' is no tag; kept is data/x"]
     page = Page(render_report(result, make_history(2), config, command=f"{COMMAND} --lexicon '/data/my words'"))
     assert "/data/" not in page.text
     assert "a&b" not in page.text
+    assert "/srv" not in page.text
     for shown in (".../ResumeNER/train.char.bmes:1: '/' is no tag; kept is data/x", ".../x", "sqlite:///m.db"):
         assert shown in page.text
     assert "--data-dir .../ResumeNER --seed 1234 --lexicon '.../my words'" in page.text

@@ -124,6 +124,11 @@ def test_a_writer_killed_anywhere_leaves_a_state(uri, tmp_path, vocab, monkeypat
     Storage(uri, "a").push(ours, *kinds)
     saving.save(ours, after, config=CONFIG, vocab=vocab)
     assert (ours / LAST / PREVIOUS).exists()
+    whole = Storage(uri, "b")
+    whole.push(ours, *kinds)
+    folders = [name.partition("/")[0] for name in whole.known]
+    assert folders == [LAST] * 4 + [BEST] * 3 + [HISTORY]
+    assert list(whole.known)[3] == f"{LAST}/{STATE}", "behind its model, before what can be made from it"
     storage, put, left = Storage(uri, "a"), Storage._put, 0
     storage.pull(tmp_path / "known")
 
