@@ -41,6 +41,8 @@ def pretrain(
     """
     if config.run.resume:
         raise ConfigError("resume is True: pretraining keeps nothing to go on with; leave it out")
+    if config.run.storage_path is not None:
+        raise ConfigError("storage_path is set, but pretraining writes to a shared folder: leave it out")
     if config.data.lexicon is not None:
         raise ConfigError("lexicon is set, but a language model reads none: give --lexicon to train")
     config = config.with_fields(num_layers=1, token_dropout=0.0, mention_replacement=0.0, adversarial=0.0)

@@ -127,9 +127,13 @@ def test_vectors_of_a_file_resume_and_two_workers(tmp_path) -> None:
     assert again["test"] == whole["test"]
 
 
-def test_pretraining_keeps_nothing_to_resume(text) -> None:
-    with pytest.raises(ConfigError, match="resume is True"):
-        pretrain(Config().with_fields(resume=True), [text])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"resume": True}, "resume is True"), ({"storage_path": "s3://bucket/runs"}, "storage_path is set")],
+)
+def test_pretraining_keeps_nothing_to_resume(text, fields, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pretrain(Config().with_fields(**fields), [text])
 
 
 @pytest.mark.slow
