@@ -260,6 +260,7 @@ def stop_and_go_on(rank, folder, sentences, vocab):
             on_save=functools.partial(write, "cut"),
             watch=at_look(7, loop.Wish.STOP),
         )
+    dist.barrier()  # rank 0 has written what both read
     run = make_run(sentences, vocab, DROPPING, model_seed=99, **settings)
     run["progress"] = checkpoint.read_state(folder / "cut-0")
     write("again", fit(run)[1])
