@@ -52,6 +52,15 @@ class Batch(NamedTuple):
     """sentences of the step on all ranks together"""
     lessons: Lessons | None = None
 
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of its sentences, padded to the longest of them; without lessons."""
+        lengths_B = self.lengths_B[start:stop]
+        size = max(1, int(lengths_B.max()))
+        chars_BL, bigrams_BL, tags_BL = (
+            ids[start:stop, :size] for ids in (self.chars_BL, self.bigrams_BL, self.tags_BL)
+        )
+        return Batch(chars_BL, bigrams_BL, tags_BL, lengths_B, self.rows[start:stop], self.sentences)
+
 
 class Step(NamedTuple):
     """The global plan of one optimiser step."""
@@ -288,14 +297,16 @@ class TrainingSet:
                 yield shard.gather(index_B, step.length, rows=mine, sentences=len(step.rows))
 
 
-def iter_eval_batches(shard: Shard, *, batch_size: int, shapes: int | None = None) -> Iterator[Batch]:
-    """Every sentence of the shard once, sorted by length, exactly padded; or, given `shapes`, padded to at most so many
-    lengths and to `batch_size` rows."""
+def iter_eval_batches(
+    shard: Shard, *, batch_size: int, positions: int | None = None, shapes: int | None = None
+) -> Iterator[Batch]:
+    """Every sentence of the shard once, sorted by length, exactly padded; fewer than `batch_size` where they would take
+    more than so many `positions`. Given `shapes`, padded to at most so many lengths and to `batch_size` rows."""
     lengths_N = shard.lengths[:-1].cpu().numpy()
     if not len(lengths_N):
         return
     order = np.argsort(lengths_N, kind="stable")
-    chunks = np.array_split(order, np.arange(batch_size, len(order), batch_size))
+    chunks = np.split(order, _cuts(lengths_N[order], batch_size, positions))
     ends = np.array([max(1, lengths_N[chunk[-1]]) for chunk in chunks])
     if shapes:
         allowed = padded_lengths(ends, shapes)
@@ -305,3 +316,14 @@ def iter_eval_batches(shard: Shard, *, batch_size: int, shapes: int | None = Non
         yield shard.gather(
             index_B if shapes else index_B[: len(chunk)], length, rows=shard.rows[chunk], sentences=len(chunk)
         )
+
+
+def _cuts(rising_N: np.ndarray, batch_size: int, positions: int | None) -> list[int]:
+    """Where batches begin, but for the first."""
+    cuts, start = [0], 0
+    while start < len(rising_N):
+        rising_B = rising_N[start : start + batch_size]
+        fitting = np.arange(1, len(rising_B) + 1) * rising_B <= (positions or np.inf)
+        start += max(1, int(fitting.sum()))
+        cuts.append(start)
+    return cuts[1:-1]

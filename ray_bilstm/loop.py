@@ -12,7 +12,7 @@ import dataclasses
 import enum
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from ray_bilstm.accelerator import ACCELERATORS, random_state, set_random_state, synchronize
-from ray_bilstm.batches import Shard, TrainingSet, iter_eval_batches
+from ray_bilstm.batches import Batch, Shard, TrainingSet, iter_eval_batches
 from ray_bilstm.collective import copy_from_first, rank, stack_over_ranks, sum_over_ranks, world_size
 from ray_bilstm.config import TrainingConfig
 from ray_bilstm.ensemble import Ensemble
+from ray_bilstm.frozen import POSITIONS, SENTENCES
 from ray_bilstm.metrics import Counts, Scorer
-from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.model import BiLstmCrf, frozen
 from ray_bilstm.precision import Precision
 from ray_bilstm.step import Step, make_step
 
@@ -220,17 +221,22 @@ def train_epoch(
 @torch.no_grad()
 def evaluate(model: BiLstmCrf | Ensemble, shard: Shard, scorer: Scorer, *, precision: Precision) -> Counts:
     """Counts over all ranks' shards; every sentence counts once, however many ranks there are."""
-    model.eval()
     counts = scorer.zero()
-    accelerator = ACCELERATORS[precision.device.type]
-    shapes = accelerator.padded_lengths if accelerator.fixed_shapes else None
-    for batch in iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE, shapes=shapes):
-        with precision.autocast():
+    with precision.autocast(), frozen(model):
+        for batch in _iter_eval_batches(shard, precision.device):
             predicted_BL = model.decode(batch)
-        gold, predicted, lengths = (ids.cpu().numpy() for ids in (batch.tags_BL, predicted_BL, batch.lengths_B))
-        mask = np.arange(gold.shape[1]) < lengths[:, None]
-        counts = counts + scorer.count(gold[mask], predicted[mask], lengths)
+            gold, predicted, lengths = (ids.cpu().numpy() for ids in (batch.tags_BL, predicted_BL, batch.lengths_B))
+            mask = np.arange(gold.shape[1]) < lengths[:, None]
+            counts = counts + scorer.count(gold[mask], predicted[mask], lengths)
     return scorer.from_array(sum_over_ranks(torch.from_numpy(counts.to_array())).numpy())
+
+
+def _iter_eval_batches(shard: Shard, device: torch.device) -> Iterator[Batch]:
+    accelerator = ACCELERATORS[device.type]
+    if device.type == "cpu":
+        return iter_eval_batches(shard, batch_size=SENTENCES, positions=POSITIONS)
+    shapes = accelerator.padded_lengths if accelerator.fixed_shapes else None
+    return iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE, shapes=shapes)
 
 
 def scheduled(step: int, epoch_steps: int, config: TrainingConfig) -> float:

@@ -17,9 +17,10 @@ from ray_bilstm.batches import Batch, Shard, iter_eval_batches
 from ray_bilstm.corpus import Sentence
 from ray_bilstm.ensemble import Ensemble, Reading
 from ray_bilstm.ensemble_directory import read_tagger
+from ray_bilstm.frozen import POSITIONS, SENTENCES
 from ray_bilstm.loop import EVAL_BATCH_SIZE, evaluate
 from ray_bilstm.metrics import Scorer
-from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.model import BiLstmCrf, freeze
 from ray_bilstm.paths import Chunks, Entities, Lattice, best_paths
 from ray_bilstm.precision import Precision
 from ray_bilstm.recursions import viterbi
@@ -71,6 +72,7 @@ class Tagger:
         self.vocab = vocab
         self.precision = Precision("O0" if dtype is torch.float32 else "O2", dtype=dtype, device=self.device)
         self.precision.prepare(self.model)
+        freeze(self.model)
         self.scorer = Scorer(vocab.tags, vocab.scheme)
         self.names = np.array(vocab.tags, object)
         scheme = (self.scorer.continues_TT, self.scorer.begins_T, self.scorer.ends_T, self.scorer.type_T)
@@ -167,8 +169,7 @@ class Tagger:
         ids = np.zeros(len(encoded.tags), np.int64)
         chances = np.zeros(len(ids) if scores else 0)
         starts = np.cumsum(encoded.lengths) - encoded.lengths
-        for batch in iter_eval_batches(shard, batch_size=EVAL_BATCH_SIZE):
-            readings = self._read(batch)
+        for batch, readings in self._iter_read(shard):
             emissions_BLT, legal = self._vote(readings, batch)
             decoded_BL = viterbi(emissions_BLT, batch.lengths_B, *legal)[0].cpu().numpy()
             positions_L = np.arange(decoded_BL.shape[1])
@@ -180,6 +181,16 @@ class Tagger:
                 first, chance = self._chances(_lattices(readings, batch), ids[places], lengths, np.arange(len(lengths)))
                 chances[places[first]] = chance
         return ids, encoded.lengths, chances
+
+    def _iter_read(self, shard: Shard) -> Iterator[tuple[Batch, list[Reading]]]:
+        """A frozen model reads large batches fastest; what comes after gets small ones, which have less padding."""
+        large = (SENTENCES, POSITIONS) if self.device.type == "cpu" else (EVAL_BATCH_SIZE, None)
+        for batch in iter_eval_batches(shard, batch_size=large[0], positions=large[1]):
+            readings = self._read(batch)
+            for start in range(0, len(batch.rows), EVAL_BATCH_SIZE):
+                part = batch.part(start, start + EVAL_BATCH_SIZE)
+                rows, size = slice(start, start + EVAL_BATCH_SIZE), part.chars_BL.shape[1]
+                yield part, [Reading(emissions_BLT[rows, :size], scores) for emissions_BLT, scores in readings]
 
     def _read(self, batch: Batch) -> list[Reading]:
         """What the model, or each of the ensemble, makes of a batch."""

@@ -28,7 +28,7 @@ from ray_bilstm.config import Config, ConfigError
 from ray_bilstm.ensemble import Ensemble
 from ray_bilstm.ensemble_directory import member_paths, read_tagger
 from ray_bilstm.formats import Sentence
-from ray_bilstm.model import BiLstmCrf
+from ray_bilstm.model import BiLstmCrf, frozen
 from ray_bilstm.stream import BYTES_PER_TOKEN
 from ray_bilstm.vocab import Vocab
 
@@ -91,7 +91,7 @@ def teach(model: BiLstmCrf | Ensemble, vocab: Vocab, sentences: Sequence[Sentenc
     )
     shard = Shard(encoded, np.arange(len(sentences)))
     starts = np.cumsum(encoded.lengths, dtype=np.int64) - encoded.lengths
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()), frozen(model):
         torch.manual_seed(0)
         for reading in (shard.drop_tokens(TOKEN_DROPOUT) for _ in range(READINGS)):
             for batch in iter_eval_batches(reading, batch_size=BATCH_SIZE):

@@ -1,6 +1,6 @@
 """Every sentence once an epoch, on any number of ranks; few padded lengths, little padding."""
 
-from itertools import combinations
+from itertools import combinations, zip_longest
 
 import numpy as np
 import pytest
@@ -175,6 +175,29 @@ def test_evaluation_sees_every_sentence_once_without_spare_padding():
     assert all(batch.chars_BL.shape[1] == batch.lengths_B.max() for batch in found)
     assert [batch.sentences for batch in found] == [3, 3, 1]
     assert list(batches.iter_eval_batches(Shard(encode([]), np.arange(0)), batch_size=3)) == []
+
+
+@given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 9), st.integers(1, 200))
+def test_evaluation_in_batches_of_few_positions(lengths, batch_size, positions):
+    shard = Shard(encode(lengths), np.arange(len(lengths)))
+    found = list(batches.iter_eval_batches(shard, batch_size=batch_size, positions=positions))
+    assert [row for batch in found for row in batch.rows] == np.argsort(lengths, kind="stable").tolist()
+    for batch, following in zip_longest(found, found[1:]):
+        rows, size = batch.chars_BL.shape
+        assert rows == 1 or (rows <= batch_size and rows * size <= positions)
+        if following:
+            longer = max(1, int(following.lengths_B[0]))
+            assert rows == batch_size or (rows + 1) * longer > positions, "no fewer than need be"
+
+
+def test_a_part_of_a_batch_is_a_batch_of_its_own():
+    shard = Shard(encode([3, 1, 7, 2, 0]), np.arange(5))
+    (whole,) = batches.iter_eval_batches(shard, batch_size=9)
+    for start, stop in ((0, 2), (2, 9), (0, 1)):
+        part, rows = whole.part(start, stop), whole.rows[start:stop]
+        expected = shard.batch(rows, max(1, int(part.lengths_B.max())), sentences=5)
+        assert part.rows.tolist() == rows.tolist()
+        assert all(torch.equal(one, other) for one, other in zip(part[:4], expected[:4], strict=True))
 
 
 @given(lengths_lists, st.sampled_from(WORLDS), st.integers(1, 11), windows, st.integers(1, 5))

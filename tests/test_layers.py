@@ -15,7 +15,7 @@ LAYERS = [
     {"records", "recursions"},
     {"formats", "vocab", "crf", "metrics", "cluster", "collective"},
     {"check", "batches"},
-    {"lexicon"},
+    {"frozen", "lexicon"},
     {"corpus", "mentions", "model"},
     {"mistakes", "onnx_tagger", "paths", "report_charts", "spelling", "windows"},
     {"evaluation", "highlight", "texts"},
