@@ -31,7 +31,7 @@ def add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-workers", type=at_least(1), metavar="N", help="default: one a device, or a core, of the cluster"
     )
     parser.add_argument("--device", choices=devices, default="auto", help="what each worker claims (default: auto)")
-    parser.add_argument("--no-scores", action="store_true", help="leave out the scores: about a quarter less time")
+    parser.add_argument("--no-scores", action="store_true", help="leave out the scores: about a third less time")
     parser.add_argument("--format", choices=("jsonl",), default="jsonl", help="format to write (default: jsonl)")
     parser.add_argument("--overwrite", action="store_true", help="remove the parts in DIR and begin anew")
 

@@ -3,7 +3,7 @@
 What a character, or a bigram, adds to the gates of the first LSTM layer is its embedding times the input weights, and
 stays the same as long as they do. So it stands in a table, and of the layer only the recurrence is left to compute. It
 walks along all sentences of a batch at once, longest first, both directions side by side, over those alone that go on:
-no position is padded. About twice as fast as torch's LSTM in float32 (benchmarks/inference.py).
+no position is padded. About twice as fast as torch's LSTM in float32 (docs/benchmarks.md).
 
 All gates are sigmoids, which cost a third of a tanh: tanh(x) = 2 sigmoid(2x) - 1. The twos stand in the weights; what
 is carried along a sentence is twice the cell and half the state.
@@ -26,7 +26,7 @@ from ray_bilstm.batches import Batch
 if TYPE_CHECKING:
     from ray_bilstm.model import BiLstmCrf
 
-SENTENCES, POSITIONS = 256, 2**15
+SENTENCES, POSITIONS = 256, 2**16
 """Of a batch: the more sentences the faster, up to these, and positions with their padding, which memory is for."""
 TABLE_ROWS = 2**15
 """Characters and bigrams of the largest table (128 MiB, where H is 128); with more, products are taken as needed."""
