@@ -26,7 +26,7 @@ from ray_bilstm.batches import Batch
 if TYPE_CHECKING:
     from ray_bilstm.model import BiLstmCrf
 
-SENTENCES, POSITIONS = 256, 2**16
+SENTENCES, POSITIONS = 256, 2**15
 """Of a batch: the more sentences the faster, up to these, and positions with their padding, which memory is for."""
 TABLE_ROWS = 2**15
 """Characters and bigrams of the largest table (128 MiB, where H is 128); with more, products are taken as needed."""

@@ -198,8 +198,10 @@ class Vocab:
         lengths = np.fromiter(map(len, tokens), np.int32, len(tokens))
         total = int(lengths.sum())
         chars = np.fromiter(map(self._char_ids.__getitem__, chain.from_iterable(tokens)), np.int32, total)
-        bigram_ids = self._bigram_ids.__getitem__
-        bigrams = np.fromiter(map(bigram_ids, chain.from_iterable(map(_bigrams, tokens))), np.int32, total)
+        bigrams = np.full(total, UNKNOWN, np.int32)
+        if self._bigram_ids:
+            ids = map(self._bigram_ids.__getitem__, chain.from_iterable(map(_bigrams, tokens)))
+            bigrams[:] = np.fromiter(ids, np.int32, total)
         if tags is None:
             return Encoded(chars, bigrams, np.zeros(total, np.int16), lengths)
         tag_ids = {tag: i for i, tag in enumerate(self.tags)}

@@ -30,6 +30,7 @@ def test_rare_bigrams_are_left_out(sentences):
     assert "南山" in build(2).bigrams
     assert build(0).bigrams == ()
     assert build(0).num_bigrams == 0
+    assert build(0).encode(["南山", "山"]).bigrams.tolist() == [UNKNOWN] * 3
     assert build(1).num_bigrams == len(build(1).bigrams) + 2
 
 
