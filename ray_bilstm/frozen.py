@@ -154,10 +154,10 @@ class Frozen:
             with torch.autocast("cpu", enabled=False):
                 halves_2NH = self._first(batch, packing)
                 for layer in self.layers[1:]:
-                    turned_NH = halves_2NH[1, packing.turned_N]
+                    turned_NH = halves_2NH[1].index_select(0, packing.turned_N)
                     halves_2NH = _compute(layer, torch.cat((halves_2NH[0], turned_NH), 1) * 2, packing)
                 ahead_NT, back_NT = torch.bmm(halves_2NH, self.emission_2HT).float()
-            emissions_NT = ahead_NT + back_NT[packing.turned_N] + self.bias_T
+            emissions_NT = ahead_NT + back_NT.index_select(0, packing.turned_N) + self.bias_T
             emissions_MT.index_copy_(0, packing.place_N, emissions_NT)
         return emissions_MT.view(B, L, -1)
 
