@@ -137,7 +137,8 @@ class Frozen:
         """What each character, with the bias, and then each bigram adds to the gates of the first layer: (2, R, G)."""
         first = self.layers[0]
         weights = torch.split(first.inputs_2EG.float(), [each.shape[1] for each in vectors], 1)
-        chars_2RG, *others = (each.float() @ weight for each, weight in zip(vectors, weights, strict=True))
+        with torch.autocast("cpu", enabled=False):
+            chars_2RG, *others = (each.float() @ weight for each, weight in zip(vectors, weights, strict=True))
         return torch.cat((chars_2RG + first.bias_21G, *others), 1)
 
     def is_faster(self, batch: Batch) -> bool:
