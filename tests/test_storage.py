@@ -305,9 +305,10 @@ def test_a_run_goes_on_on_another_machine(s3, cluster, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_rank_0_is_killed_and_the_driver_asked_to_stop(s3, cluster, tmp_path) -> None:
-    expected = run_whole(tmp_path / "expected", 2, train_epochs=12)
+    epochs = 24  # of half a second: a wish travels through the storage for some seconds
+    expected = run_whole(tmp_path / "expected", 2, train_epochs=epochs)
     path, uri = tmp_path / "first" / "a", s3.format(tmp_path.name)
-    words = ["--num-workers", "2", "--train-epochs", "12", "--storage-path", uri]
+    words = ["--num-workers", "2", "--train-epochs", str(epochs), "--storage-path", uri]
     process = start(path, *words)
     wait_for_epoch(path, 2, process)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
