@@ -12,7 +12,7 @@ Shapes: B sentences, L positions, E embedding, H hidden size, T tags.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -174,6 +174,12 @@ class BiLstmCrf(nn.Module):
         if mode:
             self.frozen = None
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BiLstmCrf:
+        """What `to`, `half` and the like call: a model that is moved or cast is not what was frozen."""
+        self.frozen = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def emissions(self, batch: Batch) -> Tensor:
         """Score of each tag at each position: (B, L, T), in the precision of the forward pass."""

@@ -69,9 +69,8 @@ def setting(value: Any) -> str:
 def without_folders(page: str, *settings: Any) -> str:
     """`page` with paths cut short that are absolute in `settings`: a page is shown to others, whom the folders of the
     machine that trained do not concern. /home/me/data/ResumeNER reads .../ResumeNER."""
-    paths = [
-        value.partition("://")[2] or value for value in _strings(settings)
-    ]  # file:///home/me/x, sqlite:////home/me/y
+    # A URI may hold one: file:///home/me/runs, sqlite:////home/me/runs.db
+    paths = [value.partition("://")[2] or value for value in _strings(settings)]
     folders = {str(PurePath(path).parent) for path in paths if path.startswith("/")}
     for folder in sorted(folders - {"/"}, key=len, reverse=True):
         page = page.replace(f"{text(folder)}/", ".../")

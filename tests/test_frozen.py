@@ -161,6 +161,19 @@ def test_evaluation_after_evaluation_sees_the_weights_of_today(vocab, sentences)
     assert model.frozen is None
 
 
+def test_a_model_that_is_cast_or_moved_is_not_what_was_frozen(vocab, many):
+    model = make_model(vocab)
+    exact = Tagger(model, vocab).model.emissions(make_batch(vocab, many)).detach()
+    half = Tagger(model, vocab, dtype=torch.bfloat16)
+    assert half.model.frozen.dtype is torch.bfloat16
+    with torch.no_grad():
+        assert not torch.allclose(half.model.emissions(make_batch(vocab, many)), exact, atol=1e-3)
+    freeze(model.float())
+    assert model.frozen.dtype is torch.float32
+    model.to("meta")
+    assert model.frozen is None
+
+
 def test_a_tagger_freezes_each_model_of_an_ensemble(vocab, many):
     members = [make_model(vocab), make_model(vocab, hidden_size=8)]
     tagger = Tagger(Ensemble([(member, vocab) for member in members], vocab), vocab)
